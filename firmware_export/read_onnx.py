@@ -1,0 +1,109 @@
+"""Int8 .onnx (QDQ form) -> Graph. NCHW becomes NHWC with no transpose left. The file is untrusted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from firmware_export.activation import UNBOUNDED, Bounds, Clamp, clamp_of
+from firmware_export.geometry import same_padding
+from firmware_export.graph import ABSENT, Array, Graph, GraphError, Quantization, Tensor
+
+Padding = tuple[int, int, int, int]
+NHWC_FROM_NCHW = (0, 3, 1, 2)
+"""ONNX axis -> our axis, of a rank-4 activation."""
+
+
+@dataclass(frozen=True)
+class OnnxMatch:
+    """One ONNX operator between DequantizeLinears and a QuantizeLinear, as an operator's `read_onnx` gets it.
+
+    attributes: the ONNX attributes as int, float, str or tuples of them; absent ones are not in it.
+    inputs: indexes of the int8/int32 tensors behind the DequantizeLinears (and of constants that are not quantized,
+        such as axes); constants have ONNX's layout (OIHW), activations of rank 4 their NHWC shape.
+    outputs: indexes of the int8 tensors behind the QuantizeLinear. Their shape is not known yet (it is ()); it is
+        filled in with what the node infers.
+    clamp: real bounds of a Relu or Clip between the operator and the QuantizeLinear; None if there is none.
+    """
+
+    op_type: str
+    attributes: dict[str, Any]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    clamp: Bounds | None
+    graph: Graph
+
+    def input(self, place: int) -> Tensor:
+        """The tensor at a place of the inputs. Raises GraphError if there is none."""
+        if place >= len(self.inputs) or self.inputs[place] == ABSENT:
+            raise GraphError(f"input {place} is missing")
+        return self.graph.tensors[self.inputs[place]]
+
+    def output(self, place: int = 0) -> Tensor:
+        """The tensor at a place of the outputs; its quantization is known, its shape is not."""
+        return self.graph.tensors[self.outputs[place]]
+
+    def constant(self, place: int) -> Array:
+        """The data of an input that must be a constant. Raises GraphError if it is missing or computed."""
+        tensor = self.input(place)
+        if tensor.data is None:
+            raise GraphError(f"input {place} '{tensor.name}' is computed; expected a constant")
+        return tensor.data
+
+    def add_constant(self, name: str, array: Array, quantization: Quantization | None = None) -> int:
+        """Adds a constant (weights in our layout) to the graph and returns its index."""
+        self.graph.tensors.append(Tensor(name, array.shape, str(array.dtype), quantization, array))
+        return len(self.graph.tensors) - 1
+
+    def int8_clamp(self) -> Clamp:
+        """The clamp as stored int8 values of the first output; (-128, 127) if there is none."""
+        return clamp_of(UNBOUNDED if self.clamp is None else self.clamp, self.output())
+
+    def axis(self, onnx_axis: int, rank: int) -> int:
+        """Our axis for an axis of an ONNX activation (negative ones count from the end). Raises GraphError if out of range."""
+        if not -rank <= onnx_axis < rank:
+            raise GraphError(f"axis {onnx_axis} of a tensor with {rank} dimensions")
+        return NHWC_FROM_NCHW[onnx_axis % rank] if rank == 4 else onnx_axis % rank
+
+    def window(self, key: str, default: int = 1) -> tuple[int, int]:
+        """An attribute with one value for each of h and w, e.g. "strides". Raises GraphError for another count."""
+        values = tuple(self.attributes.get(key, (default, default)))
+        if len(values) != 2 or min(values) < 1:
+            raise GraphError(f"{key} is {values}; supported: two values of 1 or more (2-D)")
+        return int(values[0]), int(values[1])
+
+    def padding(self, kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int] = (1, 1)) -> Padding:
+        """(top, bottom, left, right) from the attributes `pads` or `auto_pad`; the first input is int8 [1, h, w, c].
+
+        Raises:
+            GraphError: not two spatial dimensions, negative, or an unknown auto_pad.
+        """
+        shape, mode = self.input(0).shape, self.attributes.get("auto_pad", "NOTSET")
+        pads = tuple(self.attributes.get("pads", (0, 0, 0, 0)))
+        if len(shape) != 4 or len(pads) != 4 or min(pads) < 0:
+            raise GraphError(f"input {shape}, pads {pads}; supported: 4 dimensions and 4 pads of 0 or more")
+        if mode == "VALID":
+            return 0, 0, 0, 0
+        if mode == "NOTSET":
+            return pads[0], pads[2], pads[1], pads[3]
+        top, bottom, left, right = same_padding(shape[1:3], kernel, stride, dilation)
+        if mode == "SAME_UPPER":
+            return top, bottom, left, right
+        if mode == "SAME_LOWER":
+            return bottom, top, right, left
+        raise GraphError(f"auto_pad {mode}; supported: NOTSET, VALID, SAME_UPPER, SAME_LOWER")
+
+
+def read_onnx(path: Path) -> Graph:
+    """Reads an int8 .onnx file in QDQ form.
+
+    Raises:
+        GraphError: damaged, or something in it is not supported; says what and what to do.
+    """
+    raise NotImplementedError(path)
+
+
+def read_onnx_bytes(data: bytes, folder: Path | None = None) -> Graph:
+    """As read_onnx, from bytes; external data is looked for inside `folder`."""
+    raise NotImplementedError(data, folder)

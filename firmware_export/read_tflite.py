@@ -1,0 +1,318 @@
+"""Int8 .tflite -> Graph. The file is untrusted: whatever is in it, a Graph or a GraphError comes out.
+
+The generated schema classes read a flatbuffer without checks, so this reader only uses their single accessors, bounds
+every count before it loops, keeps a budget over all bytes it reads (tables that point at the same bytes many times
+make a small file expensive), and turns every low-level error into one sentence.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from firmware_export.activation import FUSED_ACTIVATIONS, Clamp, clamp_of
+from firmware_export.check import check
+from firmware_export.geometry import same_padding
+from firmware_export.graph import ABSENT, DTYPES, Array, Graph, GraphError, Node, Quantization, Tensor
+from firmware_export.model_file import DAMAGE, MAX_ELEMENTS, MAX_OPERATORS, MAX_RANK, read_model_bytes, shown
+from firmware_export.operators import Operator, registry
+
+SCHEMA_VERSION = 3
+BUDGET_FACTOR = 16
+TYPE_NAMES: dict[int, str] = {code: name.lower() for name, code in vars(schema.TensorType).items() if not name.startswith("_")}
+BUILTIN_NAMES: dict[int, str] = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+ACTIVATION_NAMES: dict[int, str] = {
+    code: name for name, code in vars(schema.ActivationFunctionType).items() if not name.startswith("_")
+}
+
+
+@dataclass(frozen=True)
+class TfliteOperator:
+    """One operator of a .tflite file, as an operator's `read_tflite` gets it.
+
+    builtin: name in schema.BuiltinOperator, e.g. "CONV_2D".
+    inputs, outputs: indexes into graph.tensors; ABSENT for an optional input that is not there.
+    options: a schema object, e.g. schema.Conv2DOptionsT, or None where the file gives none.
+    """
+
+    builtin: str
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    options: Any
+    graph: Graph
+
+    def options_as(self, kind: Any) -> Any:
+        """The options, or the schema's defaults where the file gives none.
+
+        Raises:
+            GraphError: the file gives the options of another operator.
+        """
+        if self.options is None:
+            return kind()
+        if not isinstance(self.options, kind):
+            found = type(self.options).__name__.removesuffix("T")
+            raise GraphError(f"the options are {found}, expected {kind.__name__.removesuffix('T')}; the file is damaged")
+        return self.options
+
+    def input(self, place: int) -> Tensor:
+        """The tensor at a place of the inputs. Raises GraphError if there is none."""
+        if place >= len(self.inputs) or self.inputs[place] == ABSENT:
+            raise GraphError(f"input {place} is missing")
+        return self.graph.tensors[self.inputs[place]]
+
+    def output(self, place: int = 0) -> Tensor:
+        """The tensor at a place of the outputs. Raises GraphError if there is none."""
+        if place >= len(self.outputs):
+            raise GraphError(f"output {place} is missing")
+        return self.graph.tensors[self.outputs[place]]
+
+    def clamp(self, activation: int) -> Clamp:
+        """The int8 clamp that a schema.ActivationFunctionType means on the first output."""
+        name = ACTIVATION_NAMES.get(activation, str(activation))
+        if name not in FUSED_ACTIVATIONS:
+            raise GraphError(f"fused activation {name}; supported: {', '.join(FUSED_ACTIVATIONS)}")
+        return clamp_of(FUSED_ACTIVATIONS[name], self.output())
+
+    def padding(
+        self, padding: int, kernel: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...] = (1, 1)
+    ) -> tuple[int, int, int, int]:
+        """(top, bottom, left, right) that a schema.Padding means for the first input, int8 [1, h, w, c].
+
+        Raises:
+            GraphError: not a rank-4 input, a stride, kernel or dilation below 1, or an unknown padding.
+        """
+        shape = self.input(0).shape
+        if len(shape) != 4 or min(*kernel, *stride, *dilation) < 1:
+            raise GraphError(f"input {shape}, kernel {kernel}, stride {stride}, dilation {dilation}; all must be 1 or more")
+        if padding == schema.Padding.VALID:
+            return 0, 0, 0, 0
+        if padding == schema.Padding.SAME:
+            return same_padding(shape[1:3], kernel, stride, dilation)
+        raise GraphError(f"padding {padding}; supported: 0 (SAME), 1 (VALID)")
+
+
+def read_tflite(path: Path) -> Graph:
+    """Reads an int8 .tflite file.
+
+    Raises:
+        GraphError: damaged, or something in it is not supported; says what and what to do.
+    """
+    return read_tflite_bytes(read_model_bytes(path))
+
+
+def read_tflite_bytes(data: bytes) -> Graph:
+    """As read_tflite, from bytes."""
+    if len(data) < 8 or data[4:8] != b"TFL3":
+        raise GraphError("not a TFLite file: the identifier TFL3 is missing")
+    with _damage("the file"):
+        graph = _Reader(data).graph()
+    check(graph)
+    return graph
+
+
+@contextmanager
+def _damage(what: str) -> Iterator[None]:
+    """The one place where low-level errors become a GraphError."""
+    try:
+        yield
+    except GraphError:
+        raise
+    except DAMAGE as error:
+        raise GraphError(f"{what} is damaged ({type(error).__name__}: {shown(str(error))}); export the model again") from None
+
+
+@cache
+def _operators_by_builtin() -> dict[str, Operator]:
+    return {builtin: operator for operator in registry().values() for builtin in operator.tflite}
+
+
+class _Reader:
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._budget = BUDGET_FACTOR * len(data)
+        self._model = schema.Model.GetRootAs(data, 0)
+        if self._model.Version() != SCHEMA_VERSION:
+            raise GraphError(f"TFLite schema version {self._model.Version()}; supported: {SCHEMA_VERSION}")
+        if self._model.SubgraphsLength() != 1:
+            count = self._model.SubgraphsLength()
+            raise GraphError(f"{count:,} subgraphs; supported: 1 (export without control flow such as IF and WHILE)")
+        self._subgraph = self._model.Subgraphs(0)
+        self._tensors: list[Tensor] = []
+        self._places: dict[int, int] = {ABSENT: ABSENT}
+
+    def graph(self) -> Graph:
+        """The whole model; only tensors that are used, in the file's order."""
+        count = self._count(self._subgraph.OperatorsLength(), "operators", MAX_OPERATORS)
+        operators = [self._subgraph.Operators(index) for index in range(count)]
+        builtins = [self._builtin(index, operator) for index, operator in enumerate(operators)]
+        inputs = self._indexes(self._subgraph.InputsAsNumpy(), "inputs")
+        outputs = self._indexes(self._subgraph.OutputsAsNumpy(), "outputs")
+        wires = [(self._indexes(o.InputsAsNumpy(), "inputs"), self._indexes(o.OutputsAsNumpy(), "outputs")) for o in operators]
+        self._read_tensors({*inputs, *outputs, *(index for wire in wires for side in wire for index in side)} - {ABSENT})
+        graph = Graph(self._tensors, [], self._placed(inputs), self._placed(outputs))
+        for index, (operator, builtin, wire) in enumerate(zip(operators, builtins, wires, strict=True)):
+            with _damage(f"operator {index} ({builtin})"):
+                self._add_node(graph, index, builtin, operator, wire)
+        return graph
+
+    def _count(self, count: int, what: str, limit: int) -> int:
+        """A vector's length, if that many 4-byte entries can be in the file."""
+        if count > len(self._data) // 4:
+            raise GraphError(f"the file is damaged: it claims {count:,} {what} in {len(self._data):,} bytes")
+        if count > limit:
+            raise GraphError(f"{count:,} {what}; supported: up to {limit:,}")
+        return int(count)
+
+    def _spend(self, size: int) -> None:
+        self._budget -= size
+        if self._budget < 0:
+            raise GraphError("the file is damaged: its tables overlap; export the model again")
+
+    def _vector(self, array: Any) -> Array:
+        """What an ...AsNumpy accessor gave; it gives the number 0 for a vector that is not there."""
+        if isinstance(array, int):
+            return np.zeros(0, np.int32)
+        self._spend(array.nbytes)
+        found: Array = array
+        return found
+
+    def _indexes(self, array: Any, what: str) -> tuple[int, ...]:
+        vector = self._vector(array)
+        self._count(vector.size, what, MAX_OPERATORS)
+        return tuple(int(value) for value in vector)
+
+    def _placed(self, indexes: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(self._places[index] for index in indexes)
+
+    def _builtin(self, index: int, operator: Any) -> str:
+        """The operator's name. Raises GraphError for custom and unknown ones."""
+        place = operator.OpcodeIndex()
+        if place >= self._count(self._model.OperatorCodesLength(), "operator codes", MAX_OPERATORS):
+            raise GraphError(f"operator {index} names operator code {place}, which the file does not have; it is damaged")
+        code = self._model.OperatorCodes(place)
+        number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+        if number == schema.BuiltinOperator.CUSTOM:
+            name = shown((code.CustomCode() or b"").decode(errors="replace"))
+            raise GraphError(f"operator {index} is the custom operator '{name}'; supported: TFLite's built-in operators only")
+        builtin = BUILTIN_NAMES.get(number, f"number {number}")
+        if builtin not in _operators_by_builtin():
+            known = ", ".join(sorted(_operators_by_builtin()))
+            raise GraphError(f"operator {index} is {builtin}, which is not supported; supported: {known}")
+        return builtin
+
+    def _read_tensors(self, used: set[int]) -> None:
+        limit = self._count(self._subgraph.TensorsLength(), "tensors", 10 * MAX_OPERATORS)
+        for index in sorted(used):
+            if not 0 <= index < limit:
+                raise GraphError(f"tensor index {index} is out of range 0..{limit - 1}; the file is damaged")
+            with _damage(f"tensor {index}"):
+                self._places[index] = len(self._tensors)
+                self._tensors.append(self._tensor(self._subgraph.Tensors(index)))
+
+    def _tensor(self, tensor: Any) -> Tensor:
+        raw_name = tensor.Name() or b""
+        self._spend(len(raw_name))
+        name = raw_name.decode(errors="replace")
+        dtype = _dtype(tensor, name)
+        shape = self._shape(tensor, name)
+        if tensor.Sparsity() is not None:
+            raise GraphError(f"tensor '{shown(name)}' is stored sparse; supported: dense tensors (export without sparsity)")
+        if tensor.IsVariable():
+            raise GraphError(f"tensor '{shown(name)}' keeps its value between inferences; supported: models without state")
+        quantization = self._quantization(tensor.Quantization(), name, shape)
+        return Tensor(name, shape, dtype, quantization, self._constant(tensor, name, shape, dtype))
+
+    def _shape(self, tensor: Any, name: str) -> tuple[int, ...]:
+        if tensor.ShapeLength() > MAX_RANK or tensor.ShapeSignatureLength() > MAX_RANK:
+            raise GraphError(f"tensor '{shown(name)}' has {tensor.ShapeLength():,} dimensions; supported: up to {MAX_RANK}")
+        shape = tuple(int(size) for size in self._vector(tensor.ShapeAsNumpy()))
+        signature = tuple(int(size) for size in self._vector(tensor.ShapeSignatureAsNumpy()))
+        if any(size < 0 for size in (*shape, *signature[1:])):  # a signature of -1 for the batch alone is common and harmless
+            raise GraphError(
+                f"tensor '{shown(name)}' has the dynamic shape {signature or shape}; export with a fixed input shape"
+            )
+        if 0 in shape or math.prod(shape) > MAX_ELEMENTS:
+            raise GraphError(f"tensor '{shown(name)}' has the shape {shape}; supported: 1 to {MAX_ELEMENTS:,} elements")
+        return shape
+
+    def _quantization(self, quantization: Any, name: str, shape: tuple[int, ...]) -> Quantization | None:
+        if quantization is None or quantization.ScaleLength() == 0:
+            return None
+        if quantization.DetailsType() != schema.QuantizationDetails.NONE:
+            raise GraphError(f"tensor '{shown(name)}' has a custom quantization; supported: scale and zero point")
+        scale = self._vector(quantization.ScaleAsNumpy()).astype(np.float32)
+        zero_point = self._vector(quantization.ZeroPointAsNumpy()).astype(np.int64)
+        if zero_point.size == 0:
+            zero_point = np.zeros(scale.size, np.int64)
+        axis = None if scale.size == 1 else int(quantization.QuantizedDimension())
+        return Quantization(scale, zero_point, axis)
+
+    def _constant(self, tensor: Any, name: str, shape: tuple[int, ...], dtype: str) -> Array | None:
+        """The bytes of a constant, or None for a tensor that is computed."""
+        count = self._count(self._model.BuffersLength(), "buffers", 10 * MAX_OPERATORS)
+        if tensor.ExternalBuffer() or not 0 <= tensor.Buffer() < max(count, 1):
+            raise GraphError(
+                f"tensor '{shown(name)}' names buffer {tensor.Buffer()}, which the file does not have; it is damaged"
+            )
+        if count == 0:
+            return None
+        buffer = self._model.Buffers(tensor.Buffer())
+        if buffer.Offset() > 1 or buffer.Size() > 1:
+            raise GraphError(f"the data of tensor '{shown(name)}' lies outside the flatbuffer; supported: files below 2 GB")
+        if buffer.DataLength() == 0:
+            return None
+        data = self._vector(buffer.DataAsNumpy())
+        expected = math.prod(shape) * DTYPES[dtype].itemsize
+        if data.size != expected:
+            raise GraphError(f"tensor '{shown(name)}' {shape} {dtype} has {data.size:,} bytes of data, expected {expected:,}")
+        return np.frombuffer(data.tobytes(), DTYPES[dtype].newbyteorder("<")).astype(DTYPES[dtype]).reshape(shape)
+
+    def _add_node(self, graph: Graph, index: int, builtin: str, operator: Any, wire: tuple[tuple[int, ...], ...]) -> None:
+        table, options = operator.BuiltinOptions(), None
+        if table is not None and operator.BuiltinOptionsType() != schema.BuiltinOptions.NONE:
+            options = schema.BuiltinOptionsCreator(operator.BuiltinOptionsType(), table)
+        inputs, outputs = (self._placed(side) for side in wire)
+        found = TfliteOperator(builtin, inputs, outputs, options, graph)
+        _refuse_float(found)
+        try:
+            node: Node = _operators_by_builtin()[builtin].read_tflite(found)
+        except GraphError as error:
+            raise GraphError(f"operator {index} ({builtin}): {error}") from None
+        graph.nodes.append(node)
+
+
+def _dtype(tensor: Any, name: str) -> str:
+    dtype = TYPE_NAMES.get(tensor.Type(), str(tensor.Type()))
+    if dtype in ("int4", "int2", "uint4"):
+        raise GraphError(f"tensor '{shown(name)}' is packed {dtype}; supported: int8 (export with 8-bit weights)")
+    if dtype not in DTYPES:
+        raise GraphError(f"tensor '{shown(name)}' is {dtype}; supported: {', '.join(DTYPES)}")
+    return dtype
+
+
+def _refuse_float(operator: TfliteOperator) -> None:
+    """Float, hybrid and int16x8 models have the operators of int8 ones; the tensors tell."""
+    tensors = [operator.graph.tensors[index] for index in (*operator.inputs, *operator.outputs) if index != ABSENT]
+    activations = [tensor for tensor in tensors if not tensor.is_constant]
+    for tensor in activations:
+        name = shown(tensor.name)
+        if tensor.dtype == "float32":
+            if any(t.dtype == "int8" for t in tensors):
+                raise GraphError(
+                    f"hybrid model: {operator.builtin} has int8 weights but the float activation '{name}'; "
+                    "quantize activations too (converter: representative_dataset and TFLITE_BUILTINS_INT8)"
+                )
+            raise GraphError(
+                f"float model: {operator.builtin} computes the float32 tensor '{name}'; quantize it to int8 first "
+                "(converter: representative_dataset, TFLITE_BUILTINS_INT8, inference_input_type=int8)"
+            )
+        if tensor.dtype == "int16":
+            raise GraphError(f"int16x8 model: the activation '{name}' is int16; supported: int8 (TFLITE_BUILTINS_INT8)")
