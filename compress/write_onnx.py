@@ -122,7 +122,8 @@ class _Writer:
         if isinstance(layer, QuantizedLayer):
             parameters = self._quantized_parameters(node, layer)
         else:
-            parameters = self._float_parameters(node, layer)
+            assert isinstance(inner, (nn.Conv2d, nn.Linear))
+            parameters = self._float_parameters(node, inner)
         inputs = [self._input(node), *parameters]
         if isinstance(inner, nn.Linear):
             return self._add("Gemm", inputs, self._output(node), transB=1)
@@ -139,7 +140,7 @@ class _Writer:
             pads=[top, left, bottom, right],
         )
 
-    def _float_parameters(self, node: fx.Node, layer: nn.Module) -> list[str]:
+    def _float_parameters(self, node: fx.Node, layer: nn.Conv2d | nn.Linear) -> list[str]:
         parameters = [("weight", layer.weight), ("bias", layer.bias)]
         return [self._constant(f"{node.name}_{suffix}", _array(p, np.float32)) for suffix, p in parameters if p is not None]
 
