@@ -11,7 +11,6 @@ import io
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -47,12 +46,12 @@ def load_checked(path: Path) -> dict[str, Any]:
         raise ArtifactError(f"{path} is damaged: {damage}; {advice}")
     try:
         content = torch.load(io.BytesIO(packed), map_location="cpu", weights_only=True)
-    except UnpicklingError:
-        raise ArtifactError(f"{path} holds more than tensors and plain values, which is refused; {advice}") from None
     except (
         Exception
     ) as error:  # torch raises whatever its unpickler met; all of it means a file that save_checked did not write
-        raise ArtifactError(f"{path} is damaged ({type(error).__name__}); {advice}") from None
+        raise ArtifactError(
+            f"{path} holds more than tensors and plain values, which is refused ({type(error).__name__}); {advice}"
+        ) from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ArtifactError(f"{path} is not a version {FORMAT} checkpoint; {advice}")
     return content

@@ -24,15 +24,15 @@ def first_nonfinite(model: nn.Module, images: Tensor) -> str | None:
     """
     found: list[str] = []
 
-    def look(name: str) -> Any:
-        def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+    def _look(name: str) -> Any:
+        def _hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
             if not found and (what := _nonfinite_part(module, output)):
                 found.append(f"layer '{name}' ({what})")
 
-        return hook
+        return _hook
 
     leaves = [(name, module) for name, module in model.named_modules() if next(module.children(), None) is None]
-    hooks = [module.register_forward_hook(look(name)) for name, module in leaves]
+    hooks = [module.register_forward_hook(_look(name)) for name, module in leaves]
     try:
         with torch.no_grad():
             model(images)

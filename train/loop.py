@@ -129,6 +129,7 @@ class _Fit:
         self.path = work / RESUME_FILE if work is not None else None
 
     def run(self) -> FitResult:
+        """From the checkpoint, if there is one, to the end."""
         self._resume()
         while not self._finished():
             started = time.monotonic()

@@ -244,13 +244,13 @@ def count_macs(model: nn.Module, input_shape: tuple[int, int, int]) -> int:
     """Multiply-accumulates of all convolutions and linear layers for one image (h, w, c); padding counts as pixels."""
     total = 0
 
-    def add(module: nn.Module, _: Any, output: Tensor) -> None:
+    def _add(module: nn.Module, _: Any, output: Tensor) -> None:
         nonlocal total
         weight = module.get_parameter("weight")
         total += output.numel() * math.prod(weight.shape[1:])
 
     layers = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-    hooks = [layer.register_forward_hook(add) for layer in layers]
+    hooks = [layer.register_forward_hook(_add) for layer in layers]
     height, width, channels = input_shape
     training = model.training
     try:

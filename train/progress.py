@@ -39,10 +39,10 @@ def _bar(label: str, total: int, unit: str) -> Iterator[Advance]:
 def _lines(label: str, total: int, unit: str) -> Advance:
     done = 0
 
-    def advance(amount: int) -> None:
+    def _advance(amount: int) -> None:
         nonlocal done
         before, done = 4 * done // total, done + amount
         if 4 * done // total > before:
             print(f"{label}: {100 * done // total} % of {total:,} {unit}", file=sys.stderr, flush=True)
 
-    return advance
+    return _advance

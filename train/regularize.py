@@ -41,7 +41,7 @@ def smoothed_cross_entropy(smoothing: float) -> Loss:
         loss(logits float [n, classes], images, labels int64 [n]) -> scalar; the images are not used.
     """
 
-    def loss(logits: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+    def _loss(logits: Tensor, images: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(logits, labels, label_smoothing=smoothing)
 
-    return loss
+    return _loss
