@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from firmware_export.graph import Graph, GraphError
@@ -15,8 +17,26 @@ MAX_OPERATORS = 10_000
 MAX_RANK = 6
 """NN_MAX_RANK of runtime/nn.h."""
 
-DAMAGE = (struct.error, ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError, AssertionError)
-"""What Python's own readers raise on bytes that make no sense; the readers turn it into a GraphError in one place."""
+DAMAGE = (struct.error, ValueError, TypeError, IndexError, KeyError, AttributeError, ArithmeticError, AssertionError)
+"""What Python's own readers raise on bytes that make no sense; `damage` turns it into a GraphError."""
+
+
+@contextmanager
+def damage(what: str, named: bool = False) -> Iterator[None]:
+    """The one place where a reader's low-level errors become a GraphError that says what they mean.
+
+    named: put `what` before the sentence of a GraphError too.
+    """
+    try:
+        yield
+    except GraphError as error:
+        if not named:
+            raise
+        raise GraphError(f"{what}: {error}") from None
+    except DAMAGE as error:
+        raise GraphError(f"{what} is damaged ({type(error).__name__}: {shown(str(error))}); export the model again") from None
+    except MemoryError:
+        raise GraphError(f"{what} claims more memory than there is; export the model again") from None
 
 
 def read_model_bytes(path: Path) -> bytes:

@@ -6,9 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import ModelProto
+
 from firmware_export.activation import UNBOUNDED, Bounds, Clamp, clamp_of
+from firmware_export.check import check
 from firmware_export.geometry import same_padding
 from firmware_export.graph import ABSENT, Array, Graph, GraphError, Quantization, Tensor
+from firmware_export.model_file import damage, read_model_bytes
 
 Padding = tuple[int, int, int, int]
 NHWC_FROM_NCHW = (0, 3, 1, 2)
@@ -101,9 +106,26 @@ def read_onnx(path: Path) -> Graph:
     Raises:
         GraphError: damaged, or something in it is not supported; says what and what to do.
     """
-    raise NotImplementedError(path)
+    return read_onnx_bytes(read_model_bytes(path), path.parent)
 
 
 def read_onnx_bytes(data: bytes, folder: Path | None = None) -> Graph:
-    """As read_onnx, from bytes; external data is looked for inside `folder`."""
-    raise NotImplementedError(data, folder)
+    """As read_onnx, from bytes; external data is looked for inside `folder`, None refuses it."""
+    from firmware_export.onnx_graph import OnnxReader
+
+    with damage("the file"):
+        graph = OnnxReader(parse(data), folder).read()
+    check(graph)
+    return graph
+
+
+def parse(data: bytes) -> ModelProto:
+    """The protobuf message. Raises GraphError if the bytes are none, or hold no graph."""
+    model = ModelProto()
+    try:
+        model.ParseFromString(data)
+    except DecodeError:
+        raise GraphError("not an ONNX file: the bytes are no protobuf message of ONNX; expected .tflite or .onnx") from None
+    if not model.HasField("graph") or not model.opset_import:
+        raise GraphError("not an ONNX file: it holds no graph; expected .tflite or .onnx")
+    return model

@@ -8,8 +8,6 @@ make a small file expensive), and turns every low-level error into one sentence.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,7 +20,7 @@ from firmware_export.activation import FUSED_ACTIVATIONS, Clamp, clamp_of
 from firmware_export.check import check
 from firmware_export.geometry import same_padding
 from firmware_export.graph import ABSENT, DTYPES, Array, Graph, GraphError, Node, Quantization, Tensor
-from firmware_export.model_file import DAMAGE, MAX_ELEMENTS, MAX_OPERATORS, MAX_RANK, read_model_bytes, shown
+from firmware_export.model_file import MAX_ELEMENTS, MAX_OPERATORS, MAX_RANK, damage, read_model_bytes, shown
 from firmware_export.operators import Operator, registry
 
 SCHEMA_VERSION = 3
@@ -112,21 +110,10 @@ def read_tflite_bytes(data: bytes) -> Graph:
     """As read_tflite, from bytes."""
     if len(data) < 8 or data[4:8] != b"TFL3":
         raise GraphError("not a TFLite file: the identifier TFL3 is missing")
-    with _damage("the file"):
+    with damage("the file"):
         graph = _Reader(data).graph()
     check(graph)
     return graph
-
-
-@contextmanager
-def _damage(what: str) -> Iterator[None]:
-    """The one place where low-level errors become a GraphError."""
-    try:
-        yield
-    except GraphError:
-        raise
-    except DAMAGE as error:
-        raise GraphError(f"{what} is damaged ({type(error).__name__}: {shown(str(error))}); export the model again") from None
 
 
 @cache
@@ -159,8 +146,8 @@ class _Reader:
         self._read_tensors({*inputs, *outputs, *(index for wire in wires for side in wire for index in side)} - {ABSENT})
         graph = Graph(self._tensors, [], self._placed(inputs), self._placed(outputs))
         for index, (operator, builtin, wire) in enumerate(zip(operators, builtins, wires, strict=True)):
-            with _damage(f"operator {index} ({builtin})"):
-                self._add_node(graph, index, builtin, operator, wire)
+            with damage(f"operator {index} ({builtin})", named=True):
+                self._add_node(graph, builtin, operator, wire)
         return graph
 
     def _count(self, count: int, what: str, limit: int) -> int:
@@ -213,7 +200,7 @@ class _Reader:
         for index in sorted(used):
             if not 0 <= index < limit:
                 raise GraphError(f"tensor index {index} is out of range 0..{limit - 1}; the file is damaged")
-            with _damage(f"tensor {index}"):
+            with damage(f"tensor {index}"):
                 self._places[index] = len(self._tensors)
                 self._tensors.append(self._tensor(self._subgraph.Tensors(index)))
 
@@ -275,17 +262,14 @@ class _Reader:
             raise GraphError(f"tensor '{shown(name)}' {shape} {dtype} has {data.size:,} bytes of data, expected {expected:,}")
         return np.frombuffer(data.tobytes(), DTYPES[dtype].newbyteorder("<")).astype(DTYPES[dtype]).reshape(shape)
 
-    def _add_node(self, graph: Graph, index: int, builtin: str, operator: Any, wire: tuple[tuple[int, ...], ...]) -> None:
+    def _add_node(self, graph: Graph, builtin: str, operator: Any, wire: tuple[tuple[int, ...], ...]) -> None:
         table, options = operator.BuiltinOptions(), None
         if table is not None and operator.BuiltinOptionsType() != schema.BuiltinOptions.NONE:
             options = schema.BuiltinOptionsCreator(operator.BuiltinOptionsType(), table)
         inputs, outputs = (self._placed(side) for side in wire)
         found = TfliteOperator(builtin, inputs, outputs, options, graph)
         _refuse_float(found)
-        try:
-            node: Node = _operators_by_builtin()[builtin].read_tflite(found)
-        except GraphError as error:
-            raise GraphError(f"operator {index} ({builtin}): {error}") from None
+        node: Node = _operators_by_builtin()[builtin].read_tflite(found)
         graph.nodes.append(node)
 
 
