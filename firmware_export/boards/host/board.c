@@ -10,12 +10,6 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#ifndef BOARD_BUILD_ID
-#define BOARD_BUILD_ID "unknown"
-#endif
-
-const board_info board = {"host", "host", BOARD_BUILD_ID};
-
 void board_init(void) { (void)signal(SIGPIPE, SIG_IGN); }
 
 uint32_t board_clock_hz(void) { return 0; }
