@@ -50,7 +50,8 @@ def _apply(node: Any, inputs: list[TorchTensor | None]) -> TorchTensor:
     if node.op_type not in _OPERATORS:
         raise GraphError(f"torch fake-quant: operator {node.op_type}; known: {', '.join(sorted(_OPERATORS))}")
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    return _OPERATORS[node.op_type](attributes, *inputs)
+    result: TorchTensor = _OPERATORS[node.op_type](attributes, *inputs)
+    return result
 
 
 def _quantize(attributes: dict[str, Any], x: Any, scale: Any, zero: Any) -> Any:

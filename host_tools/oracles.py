@@ -154,4 +154,4 @@ def real_nchw(images: Int8) -> npt.NDArray[np.float32]:
 def stored(real: npt.NDArray[np.floating[Any]], tensor: Tensor) -> Int8:
     """Real numbers as the int8 bytes of a tensor: round half to even, plus zero point, saturated."""
     steps = np.rint(real.astype(np.float64) / tensor.scale) + tensor.zero_point
-    return np.clip(steps, -128, 127).astype(np.int8)
+    return np.asarray(np.clip(steps, -128, 127), np.int8)

@@ -240,8 +240,9 @@ def _link(results: Results) -> str:
         spread = results.cycles
         counts = f"{thousands(spread.minimum)} / {thousands(spread.mean)} / {thousands(spread.maximum)}"
         rows.append((f"{spread.unit} per inference, least / mean / most", counts))
-    if results.stack_bytes is not None:
-        rows.append(("stack used at most", f"{thousands(results.stack_bytes)} bytes"))
+    if results.stack_used_bytes is not None:
+        reserved = "" if results.stack_bytes is None else f" of {thousands(results.stack_bytes)}"
+        rows.append(("stack used at most", f"{thousands(results.stack_used_bytes)}{reserved} bytes"))
     return table(("what", "how much"), rows, (1,))
 
 

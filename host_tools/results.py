@@ -114,6 +114,8 @@ class Results(Model):
     flash_bytes: Count | None
     ram_bytes: Count | None
     stack_bytes: Count | None
+    """Reserved in the image; stack_used_bytes is the most the device has used, measured by painting."""
+    stack_used_bytes: Count | None
     activations_bytes: Count
     instructions_per_inference: Count | None
     cycles: Spread | None

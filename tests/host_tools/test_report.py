@@ -72,7 +72,8 @@ def sample_results(answers: Answers, names: tuple[str, ...]) -> Results:
         weights_bytes=9_884,
         flash_bytes=31_204,
         ram_bytes=14_336,
-        stack_bytes=1_096,
+        stack_bytes=4_096,
+        stack_used_bytes=1_096,
         activations_bytes=6_144,
         instructions_per_inference=1000,
         cycles=spread(answers.counts, "instructions"),
@@ -242,7 +243,15 @@ def test_the_verdict_says_how_many_differ() -> None:
 
 def test_the_figures_stand_in_the_page() -> None:
     text = parsed(sample_report()).text
-    for figure in ("98.06 %", "98.89 %", "412,320", "31,204", "1,096 bytes", "deadbeef ✓", "0a0b0c0d ✗, expected 01020304"):
+    for figure in (
+        "98.06 %",
+        "98.89 %",
+        "412,320",
+        "31,204",
+        "1,096 of 4,096 bytes",
+        "deadbeef ✓",
+        "0a0b0c0d ✗, expected 01020304",
+    ):
         assert figure in text, figure
     assert "37 of 160" in text and "python -m host_tools digits --board netduinoplus2 --target unicorn" in text
     assert "python -m firmware_export digits --board netduinoplus2" in text
@@ -250,7 +259,13 @@ def test_the_figures_stand_in_the_page() -> None:
 
 def test_what_the_target_cannot_know_is_a_dash() -> None:
     report = sample_report()
-    unknown = {"instructions_per_inference": None, "cycles": None, "stack_bytes": None, "flash_bytes": None, "ram_bytes": None}
+    unknown = {
+        "instructions_per_inference": None,
+        "cycles": None,
+        "stack_used_bytes": None,
+        "flash_bytes": None,
+        "ram_bytes": None,
+    }
     less = replace(report, results=report.results.model_copy(update={**unknown, "tolerance": (), "layers": ()}))
     text = parsed(less).text
     assert "–instructions per inference" in text and "stack used" not in text

@@ -66,6 +66,7 @@ def results(**changes: Any) -> Results:
         "flash_bytes": 20_000,
         "ram_bytes": 3_000,
         "stack_bytes": None,
+        "stack_used_bytes": None,
         "activations_bytes": 512,
         "instructions_per_inference": None,
         "cycles": None,

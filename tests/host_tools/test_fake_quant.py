@@ -1,0 +1,145 @@
+"""Torch and onnxruntime on a small QDQ file: answers worked out by hand or by plain numpy, never by each other alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from firmware_export.graph import GraphError, Quantization, Tensor
+from host_tools.fake_quant import fake_quant_outputs
+from host_tools.oracles import onnxruntime_outputs, real_nchw, stored
+
+SCALE = np.float32(1 / 255)
+
+
+def logits(scale: float, zero_point: int, classes: int) -> Tensor:
+    return Tensor("logits", (1, classes), "int8", Quantization.per_tensor(scale, zero_point))
+
+
+class File:
+    """Builds a QDQ file node by node."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+
+    def constant(self, name: str, values: np.ndarray | np.generic) -> str:
+        self.constants.append(numpy_helper.from_array(np.asarray(values), name))
+        return name
+
+    def add(self, op: str, inputs: list[str], output: str, **attributes: object) -> str:
+        self.nodes.append(helper.make_node(op, inputs, [output], **attributes))
+        return output
+
+    def round_trip(self, value: str, scale: float, zero_point: int, output: str) -> str:
+        pair = [self.constant(f"{output}_s", np.float32(scale)), self.constant(f"{output}_z", np.int8(zero_point))]
+        return self.add("DequantizeLinear", [self.add("QuantizeLinear", [value, *pair], f"{output}_q"), *pair], output)
+
+    def weights(self, name: str, values: np.ndarray, scales: np.ndarray) -> str:
+        """An int8 or int32 constant behind a DequantizeLinear with one scale per output channel."""
+        zero = self.constant(f"{name}_z", np.zeros(len(scales), values.dtype))
+        inputs = [self.constant(f"{name}_q", values), self.constant(f"{name}_s", scales.astype(np.float32)), zero]
+        return self.add("DequantizeLinear", inputs, name, axis=0)
+
+    def content(self, shape: list[int], classes: int) -> bytes:
+        source = helper.make_tensor_value_info("input", TensorProto.FLOAT, shape)
+        result = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, classes])
+        graph = helper.make_graph(self.nodes, "net", [source], [result], self.constants)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+        onnx.checker.check_model(model, full_check=True)
+        return bytes(model.SerializeToString())
+
+
+def linear_file() -> bytes:
+    """Two pixels, two classes: logits = round(weights @ pixels + bias) on a grid of 1/2, zero point -3."""
+    file = File()
+    x = file.round_trip("input", float(SCALE), -128, "x")
+    flat = file.add("Flatten", [x], "flat")
+    scales = np.array([0.5, 0.25], np.float32)
+    kernel = file.weights("w", np.array([[2, 4], [-8, 8]], np.int8), scales)
+    bias = file.weights("b", np.array([255, -510], np.int32), SCALE * scales)
+    file.round_trip(file.add("Gemm", [flat, kernel, bias], "y", transB=1), 0.5, -3, "logits")
+    return file.content([1, 1, 1, 2], 2)
+
+
+LINEAR_IMAGES = np.array([[127, -128], [-128, 127], [127, 127]], np.int8).reshape(3, 1, 2, 1)
+# Pixels are (1, 0), (0, 1) and (1, 1); weights ((1, 2), (-2, 2)), biases 255 * 0.5 / 255 = 0.5 and -510 * 0.25 / 255 = -0.5.
+# Logits: (1.5, -2.5), (2.5, 1.5), (3.5, -0.5); stored = 2 * logit - 3.
+LINEAR_ANSWERS = [[0, -8], [2, 0], [4, -4]]
+
+
+def test_a_linear_layer_by_hand() -> None:
+    output = logits(0.5, -3, 2)
+    assert fake_quant_outputs(linear_file(), LINEAR_IMAGES, output).tolist() == LINEAR_ANSWERS
+    assert onnxruntime_outputs(linear_file(), LINEAR_IMAGES, output).tolist() == LINEAR_ANSWERS
+
+
+def convolution_file(rng: np.random.Generator) -> bytes:
+    """Every operator the stage `compress` writes: padded, strided and grouped convolutions, add, pools, clamps."""
+    file = File()
+    x = file.round_trip("input", float(SCALE), -128, "x")
+
+    def conv(source: str, name: str, shape: tuple[int, ...], **attributes: object) -> str:
+        scales = rng.uniform(0.002, 0.01, shape[0])
+        kernel = file.weights(f"{name}_w", rng.integers(-127, 128, shape).astype(np.int8), scales)
+        bias = file.weights(f"{name}_b", rng.integers(-2000, 2000, shape[0]).astype(np.int32), scales * 0.01)
+        return file.add("Conv", [source, kernel, bias], name, **attributes)
+
+    stem = file.add("Relu", [conv(x, "stem", (4, 2, 3, 3), pads=[0, 0, 1, 1], strides=[2, 2])], "stem_r")
+    a = file.round_trip(stem, 0.01, -128, "a")
+    low, high = file.constant("low", np.float32(0)), file.constant("high", np.float32(6))
+    grouped = file.add("Clip", [conv(a, "dw", (4, 1, 3, 3), pads=[1, 1, 1, 1], group=4), low, high], "dw_r")
+    b = file.round_trip(grouped, 6 / 255, -128, "b")
+    total = file.round_trip(file.add("Add", [a, b], "sum"), 0.05, -100, "t")
+    pooled = file.round_trip(file.add("MaxPool", [total], "m", kernel_shape=[2, 2], strides=[2, 2]), 0.05, -100, "p")
+    mean = file.round_trip(file.add("GlobalAveragePool", [pooled], "g"), 0.02, -90, "mean")
+    flat = file.add("Flatten", [mean], "flat")
+    scales = rng.uniform(0.002, 0.01, 3)
+    kernel = file.weights("fc_w", rng.integers(-127, 128, (3, 4)).astype(np.int8), scales)
+    bias = file.weights("fc_b", rng.integers(-2000, 2000, 3).astype(np.int32), scales * 0.02)
+    file.round_trip(file.add("Gemm", [flat, kernel, bias], "y", transB=1), 0.03, 5, "logits")
+    return file.content([1, 2, 8, 8], 3)
+
+
+def test_all_operators_stay_near_onnxruntime() -> None:
+    rng = np.random.default_rng(11)
+    content = convolution_file(rng)
+    images = rng.integers(-128, 128, (40, 8, 8, 2)).astype(np.int8)
+    output = logits(0.03, 5, 3)
+    ours = fake_quant_outputs(content, images, output)
+    theirs = onnxruntime_outputs(content, images, output)
+    assert ours.shape == theirs.shape == (40, 3) and len(np.unique(theirs)) > 10
+    assert np.abs(ours.astype(int) - theirs.astype(int)).max() <= 2
+
+
+def test_batches_are_put_together_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("host_tools.fake_quant.BATCH", 2)
+    assert fake_quant_outputs(linear_file(), LINEAR_IMAGES, logits(0.5, -3, 2)).tolist() == LINEAR_ANSWERS
+
+
+def test_an_unknown_operator_is_named() -> None:
+    file = File()
+    flat = file.add("Flatten", [file.round_trip("input", float(SCALE), -128, "x")], "flat")
+    file.round_trip(file.add("Sigmoid", [flat], "y"), 0.5, 0, "logits")
+    with pytest.raises(GraphError, match="Sigmoid; known: Add, Clip"):
+        fake_quant_outputs(file.content([1, 1, 1, 2], 2), LINEAR_IMAGES, logits(0.5, 0, 2))
+
+
+def test_a_file_that_onnxruntime_cannot_read_is_one_line() -> None:
+    with pytest.raises(GraphError, match="onnxruntime refuses") as caught:
+        onnxruntime_outputs(b"no model", LINEAR_IMAGES, logits(0.5, 0, 2))
+    assert "\n" not in str(caught.value)
+
+
+def test_images_become_the_numbers_of_training() -> None:
+    image = np.array([-128, 0, 127], np.int8).reshape(1, 1, 1, 3)
+    assert real_nchw(image).shape == (1, 3, 1, 1)
+    assert real_nchw(image).ravel().tolist() == pytest.approx([0.0, 128 / 255, 1.0])
+
+
+def test_stored_rounds_half_to_even_and_saturates() -> None:
+    tensor = logits(0.5, 1, 6)
+    real = np.array([0.25, 0.75, -0.25, 100.0, -100.0, 1.0], np.float32)
+    assert stored(real, tensor).tolist() == [1, 3, 1, 127, -128, 3]
