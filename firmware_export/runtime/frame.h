@@ -15,7 +15,7 @@ extern "C" {
 
 /* Bytes of the longest frame before COBS: header, payload and CRC-32. The reader and the cached answer cost this each. */
 #ifndef NN_FRAME_MAX
-#define NN_FRAME_MAX 512u
+#define NN_FRAME_MAX 512
 #endif
 #define NN_FRAME_HEADER 9u
 /* Shorter ones are refused: the CRC-32 of nothing is 0, so a run of zeros would be a frame. */

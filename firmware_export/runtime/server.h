@@ -12,6 +12,10 @@ extern "C" {
 
 #define NN_PROTOCOL_VERSION 1u
 
+#if NN_FRAME_MAX < 256 || NN_FRAME_MAX > 4096
+#error "NN_FRAME_MAX must hold a hello (256 bytes) and be one that the host takes (4096)"
+#endif
+
 /* An answer has its request's type with NN_ANSWER set. */
 typedef enum {
     NN_HELLO = 1,

@@ -1,0 +1,174 @@
+"""A board for tests: the real C server in this process, its network known, its line as bad as a test wants it."""
+
+from __future__ import annotations
+
+import ctypes
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from firmware_export.toolchain import WARNINGS, host_toolchain
+from host_tools.link import ExpectedModel, Link
+
+ROOT = Path(__file__).resolve().parents[2]
+DEVICE = Path(__file__).parent / "device"
+RUNTIME = ROOT / "firmware_export" / "runtime"
+BOARDS = ROOT / "firmware_export" / "boards"
+INCLUDES = [f"-I{folder}" for folder in (RUNTIME, BOARDS, DEVICE)]
+LINK_SOURCES = [RUNTIME / "frame.c", RUNTIME / "server.c"]
+HASH = (bytes([0x5A, 1, 2, 3]) + bytes(28)).hex()
+
+
+def compile_c(output: Path, sources: list[Path], *flags: str) -> Path:
+    """Builds a program or library from the link's C files and others, every warning an error."""
+    arguments = ["-std=c99", *WARNINGS, *INCLUDES, *flags, *map(str, [*LINK_SOURCES, *sources]), "-o", str(output)]
+    host_toolchain().run(arguments, f"compiling {output.name}")
+    return output
+
+
+def build_simulated_board(folder: Path, *flags: str) -> Path:
+    """The shared library; undefined behaviour in it ends the test process with SIGILL."""
+    sources = [DEVICE / "fake_network.c", DEVICE / "simulated_board.c"]
+    trap = ("-fsanitize=undefined", "-fsanitize-undefined-trap-on-error")
+    return compile_c(folder / "simulated_board.so", sources, "-O2", "-shared", "-fPIC", *trap, *flags)
+
+
+def fake_digest(image: bytes) -> int:
+    """What the fake network makes of its input: a weighted sum modulo 2^32."""
+    weights = 2 * np.arange(len(image), dtype=np.uint64) + 1
+    return int(np.dot(np.frombuffer(image, np.uint8).astype(np.uint64), weights)) % 2**32
+
+
+def fake_outputs(image: bytes, size: int = 10) -> bytes:
+    """The fake network's right answer, by a formula and not by its C code."""
+    digest = fake_digest(image)
+    return bytes((digest * (2654435761 * (j + 1) % 2**32) % 2**32) >> 24 for j in range(size))
+
+
+def fake_layers(image: bytes, layers: int = 3, size: int = 10) -> list[list[bytes]]:
+    """The outputs of every layer."""
+    digest = fake_digest(image)
+    hidden = np.array([(digest >> (8 * (k % 4)) & 255) ^ k for k in range(64)], np.uint8)
+    result = []
+    for layer in range(layers - 1):
+        hidden = hidden + np.uint8(layer % 256)
+        result.append([hidden[:40].tobytes(), hidden[40:].tobytes()])
+    return [*result, [fake_outputs(image, size)]]
+
+
+class SimulatedBoard:
+    """The C server behind two byte queues.
+
+    Attributes:
+        input_size, output_size: bytes of the fake network's tensors together.
+    """
+
+    def __init__(self, library: Path, cycles: bool = True) -> None:
+        self._library = ctypes.CDLL(str(library))
+        self._library.sim_exchange.restype = ctypes.c_size_t
+        self._library.sim_exchange.argtypes = [ctypes.c_char_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t]
+        self._library.sim_server_size.restype = ctypes.c_size_t
+        self._out = ctypes.create_string_buffer(1 << 16)
+        self._cycles = cycles
+        self.configure()
+        self.power_on()
+
+    def configure(
+        self, inputs: tuple[int, int] = (64, 0), outputs: tuple[int, int] = (10, 0), layers: int = 3, extra: int = 0
+    ) -> None:
+        """Sizes of the tensors; a second tensor of size 0 is left out; `extra` adds inputs of one byte."""
+        self._library.fake_configure(*inputs, *outputs, layers, extra)
+        self.input_size, self.output_size = sum(inputs) + extra, sum(outputs)
+
+    def identify(self, hash_byte: int = 0x5A, arithmetic: int = 0, dtype: int = 0) -> None:
+        """What hello says of model hash, arithmetic and input type."""
+        self._library.fake_identify(hash_byte, arithmetic, dtype)
+
+    def fail(self, run: int = 0, selftest: int = 0) -> None:
+        """The status that the network gives from now on."""
+        self._library.fake_fail(run, selftest)
+
+    def power_on(self) -> None:
+        """Reset: memory holds garbage, no session."""
+        self._library.sim_power_on(int(self._cycles))
+
+    def exchange(self, data: bytes) -> bytes:
+        """The board gets bytes; what it sends meanwhile."""
+        size = self._library.sim_exchange(data, len(data), self._out, len(self._out))
+        return self._out.raw[:size]
+
+    @property
+    def runs(self) -> int:
+        """Inferences so far, of all boards of this process."""
+        return int(self._library.fake_runs())
+
+    @property
+    def server_bytes(self) -> int:
+        """RAM of the server's state on this machine."""
+        return int(self._library.sim_server_size())
+
+    def expected(self) -> ExpectedModel:
+        """What a host that knows the fake network expects."""
+        return ExpectedModel(HASH, "double", self.input_size, self.output_size)
+
+
+Fault = Callable[[bytes], bytes]
+
+
+def clean(data: bytes) -> bytes:
+    """A line without faults."""
+    return data
+
+
+class SimulatedLine:
+    """A transport to a simulated board. Time passes only while the host waits for bytes that do not come.
+
+    Args:
+        to_board, to_host: what the line does to the bytes of each direction.
+    """
+
+    def __init__(
+        self, board: SimulatedBoard, to_board: Fault = clean, to_host: Fault = clean, baud: int | None = 115200
+    ) -> None:
+        self.description, self.baud = "simulated line", baud
+        self.board, self.to_board, self.to_host = board, to_board, to_host
+        self.now = 0.0
+        self.opened = self.closed = 0
+        self.sent = b""
+        self._pending = b""
+
+    def open(self) -> None:
+        self.opened += 1
+
+    def close(self) -> None:
+        self.closed += 1
+
+    def write(self, data: bytes) -> None:
+        self.sent = data
+        self._pending += self.to_host(self.board.exchange(self.to_board(data)))
+
+    def read(self, timeout: float) -> bytes:
+        data, self._pending = self._pending, b""
+        if not data:
+            self.now += timeout
+        return data
+
+    def clock(self) -> float:
+        """Simulated seconds."""
+        return self.now
+
+
+def connected(line: SimulatedLine, **options: object) -> Link:
+    """A link over a simulated line whose sessions are numbered from a seed, connected."""
+    link = simulated_link(line, **options)
+    link.connect()
+    return link
+
+
+def simulated_link(line: SimulatedLine, seed: int = 1, expected: ExpectedModel | None = None) -> Link:
+    """A link over a simulated line, not connected yet."""
+    rng = random.Random(seed)
+    sessions = lambda: rng.randrange(1, 2**32)  # noqa: E731
+    return Link(line, expected or line.board.expected(), clock=line.clock, new_session=sessions)
