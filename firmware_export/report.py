@@ -1,0 +1,139 @@
+"""What an exported network costs: network_c_info.json for programs, network_report.txt, the same figures, for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from firmware_export.graph import Graph, Tensor
+from firmware_export.model_file import shown
+from firmware_export.operators import LayerCode, operator_of
+from firmware_export.plan import Plan
+
+INFO_VERSION = 1
+
+
+def network_info(graph: Graph, plan: Plan, name: str) -> dict[str, Any]:
+    """Everything about a network as plain JSON values; the same graph gives the same values.
+
+    Sizes are bytes, offsets count from the start of the activation buffer, shapes are NHWC. weights_bytes are the model's
+    constants, constants_bytes what the generated C stores for them (multipliers included).
+    """
+    layers = [_layer(graph, plan, place) for place in range(len(graph.nodes))]
+    return {
+        "version": INFO_VERSION,
+        "name": name,
+        "model_hash": graph.hash(),
+        "arithmetic": graph.arithmetic,
+        "inputs": [_edge(graph.tensors[index], plan.offsets[index]) for index in graph.inputs],
+        "outputs": [_edge(graph.tensors[index], plan.offsets[index]) for index in graph.outputs],
+        "layers": layers,
+        "macs": sum(layer["macs"] for layer in layers),
+        "weights_bytes": graph.weights_bytes(),
+        "constants_bytes": sum(layer["constants_bytes"] for layer in layers),
+        "memory": {
+            "activations_bytes": plan.size,
+            "lower_bound_bytes": plan.lower_bound,
+            "unshared_bytes": _unshared(graph),
+        },
+    }
+
+
+def _unshared(graph: Graph) -> int:
+    """Bytes of all activations if none shared its place with another."""
+    computed = {*graph.inputs, *(index for node in graph.nodes for index in node.outputs)}
+    return sum(graph.tensors[index].nbytes for index in computed)
+
+
+def _edge(tensor: Tensor, offset: int) -> dict[str, Any]:
+    quantized = tensor.quantization is not None
+    return {
+        "name": shown(tensor.name),
+        "type": tensor.dtype,
+        "shape": list(tensor.shape),
+        "scale": tensor.scale if quantized else None,
+        "zero_point": tensor.zero_point if quantized else None,
+        "offset": offset,
+        "size": tensor.nbytes,
+    }
+
+
+def _layer(graph: Graph, plan: Plan, place: int) -> dict[str, Any]:
+    node = graph.nodes[place]
+    operator = operator_of(node)
+    code: LayerCode = operator.emit(graph, node)
+    constants = [t for t in graph.input_tensors(node) if t is not None and t.is_constant]
+    return {
+        "index": place,
+        "operator": node.op,
+        "summary": code.summary,
+        "input_offsets": [plan.offsets[index] for index in graph.activation_inputs(node)],
+        "output_shapes": [list(graph.tensors[index].shape) for index in node.outputs],
+        "output_offsets": [plan.offsets[index] for index in node.outputs],
+        "output_bytes": sum(graph.tensors[index].nbytes for index in node.outputs),
+        "macs": operator.macs(graph, node),
+        "weights_bytes": sum(tensor.nbytes for tensor in constants),
+        "constants_bytes": sum(constant.data.nbytes for constant in code.constants),
+        "scratch_bytes": code.scratch_bytes,
+        "scratch_offset": plan.scratch.get(place),
+    }
+
+
+COLUMNS = ("layer", "operator", "output", "MACs", "weights", "constants", "offset", "bytes", "scratch")
+TEXT_COLUMNS = 3
+"""The first columns are words and stand left; the others are numbers and stand right."""
+
+
+def report_text(info: dict[str, Any]) -> str:
+    """The table of network_report.txt from `network_info`'s values."""
+    memory = info["memory"]
+    lines = [
+        f"{info['name']}: {len(info['layers'])} layers, {info['macs']:,} MACs, {info['weights_bytes']:,} bytes of weights",
+        f"model {info['model_hash']}",
+        f"arithmetic {info['arithmetic']}",
+        "",
+        *(_edge_line("input", place, edge) for place, edge in enumerate(info["inputs"])),
+        *(_edge_line("output", place, edge) for place, edge in enumerate(info["outputs"])),
+        "",
+        *_table([COLUMNS, *(_row(layer) for layer in info["layers"]), _totals(info)]),
+        "",
+        f"activation buffer {memory['activations_bytes']:,} bytes (at least {memory['lower_bound_bytes']:,} live at once; "
+        f"{memory['unshared_bytes']:,} without sharing)",
+        f"constants in flash {info['constants_bytes']:,} bytes",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _edge_line(what: str, place: int, edge: dict[str, Any]) -> str:
+    shape = "x".join(map(str, edge["shape"]))
+    real = "" if edge["scale"] is None else f", real = {edge['scale']:.9g} * (stored - {edge['zero_point']})"
+    return f"{what} {place} '{edge['name']}': {edge['type']} {shape}, {edge['size']:,} bytes at {edge['offset']:,}{real}"
+
+
+def _row(layer: dict[str, Any]) -> tuple[str, ...]:
+    shapes = " ".join("x".join(map(str, shape)) for shape in layer["output_shapes"])
+    offsets = " ".join(f"{offset:,}" for offset in layer["output_offsets"])
+    figures = (layer["macs"], layer["weights_bytes"], layer["constants_bytes"])
+    sizes = (f"{layer['output_bytes']:,}", f"{layer['scratch_bytes']:,}")
+    return (str(layer["index"]), layer["operator"], shapes, *(f"{figure:,}" for figure in figures), offsets, *sizes)
+
+
+def _totals(info: dict[str, Any]) -> tuple[str, ...]:
+    figures = tuple(f"{info[key]:,}" for key in ("macs", "weights_bytes", "constants_bytes"))
+    scratch = max(layer["scratch_bytes"] for layer in info["layers"])
+    return ("total", "", "", *figures, "", "", f"{scratch:,}")
+
+
+def _table(rows: list[tuple[str, ...]]) -> list[str]:
+    """Rows in columns two spaces apart, a rule below the first and above the last."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
+    lines = [
+        "  ".join(_cell(text, width, column) for column, (text, width) in enumerate(zip(row, widths, strict=True)))
+        for row in rows
+    ]
+    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
+    lines = [line.rstrip() for line in lines]
+    return [lines[0], rule, *lines[1:-1], rule, lines[-1]]
+
+
+def _cell(text: str, width: int, column: int) -> str:
+    return text.ljust(width) if column < TEXT_COLUMNS else text.rjust(width)
