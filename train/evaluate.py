@@ -17,7 +17,7 @@ def predict(model: nn.Module, images: Uint8) -> NDArray[np.float32]:
     training = model.training
     model.eval()
     try:
-        with torch.inference_mode():
+        with torch.no_grad():
             parts = [
                 model(torch.from_numpy(to_float_nchw(images[start : start + BATCH]))).numpy()
                 for start in range(0, len(images), BATCH)

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recipes.artifacts import sha256_json
+from recipes.artifacts import ArtifactError, sha256_json
 from recipes.recipe import TrainSection
 from train.augment import augment, generator_for
 from train.checkpoint import load_checked, save_checked
@@ -251,9 +251,12 @@ class _Fit:
         content = load_checked(self.path)
         if content.get("key") != self._key():
             return
-        self.model.load_state_dict(content["model"])
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.at = _Progress(**content["at"])
+        try:
+            self.model.load_state_dict(content["model"])
+            self.optimizer.load_state_dict(content["optimizer"])
+            self.at = _Progress(**content["at"])
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise ArtifactError(f"{self.path} is not a whole checkpoint ({error}); delete it and run again") from None
         print(f"{self.label}: resumed at epoch {self.at.epoch + 1}, step {self.at.step + 1} of {self.epoch_steps}", flush=True)
 
 
