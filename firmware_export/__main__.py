@@ -1,0 +1,126 @@
+"""Int8 model in, C and firmware out: runs the stage `export` and, with --board, `firmware/<board>`."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from firmware_export.board import Board, board_names, load_board
+from firmware_export.export import export_model
+from firmware_export.image import ImageReport, build_image, toolchain_for
+from firmware_export.report import report_text
+from recipes.artifacts import Stage, read_manifest, run_program, source_hash
+from recipes.recipe import FirmwareExportSection, Recipe, apply_override, load_recipe, parse
+
+INT8_MODEL = "compress/model_int8.onnx"
+MODEL_SUFFIXES = (".onnx", ".tflite")
+EXAMPLES = """\
+examples:
+  python -m firmware_export digits                              build/digits/compress/model_int8.onnx -> build/digits/export
+  python -m firmware_export digits --board nucleo_f446re        and build/digits/firmware/nucleo_f446re/firmware.elf
+  python -m firmware_export model.tflite --board host           any int8 .tflite or QDQ .onnx file -> build/model
+  python -m firmware_export digits firmware_export.optimize=s   a setting of the recipe changed
+
+In the export folder: <name>.c, <name>.h, <name>_data.c, <name>_data.h, <name>_selftest.c (known answers from TFLite
+Micro), network_config.h, <name>.tflite (the same model for TFLite Micro and LiteRT), <name>_report.txt, <name>_c_info.json.
+
+exit codes: 2 wrong recipe, option or board, 4 missing or damaged artifact, 6 model damaged or not supported,
+7 does not fit the board, 8 compiler missing or failed, 10 simulator and TFLite Micro differ.
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the stages; returns the exit code."""
+    options = _parser().parse_intermixed_args(arguments)
+    board = None if options.board is None else load_board(options.board)
+    recipe, model = _recipe_and_model(options.recipe, options.overrides, Path(options.build))
+    root = Path(options.build) / recipe.name
+    _export(root, model, recipe.firmware_export)
+    if board is not None:
+        _firmware(root, board, options.toolchain, recipe.firmware_export)
+    return 0
+
+
+def _recipe_and_model(text: str, overrides: Iterable[str], build: Path) -> tuple[Recipe, Path]:
+    """The recipe and its model; a model file stands for a recipe of its own name with the default settings."""
+    if Path(text).suffix.lower() not in MODEL_SUFFIXES:
+        recipe = load_recipe(text, overrides)
+        return recipe, build / recipe.name / INT8_MODEL
+    name = re.sub(r"[^A-Za-z0-9_.-]", "_", Path(text).stem).lstrip("_.-")[:64] or "model"
+    content: dict[str, Any] = {"name": name}
+    for override in overrides:
+        apply_override(content, override)
+    return parse(Recipe, content, text), Path(text)
+
+
+def _export(root: Path, model: Path, section: FirmwareExportSection) -> None:
+    config = {"firmware_export": section.model_dump(exclude={"optimize"}), "source": _source()}
+    with Stage(root, "export", config, [model]) as stage:
+        if stage.unchanged:
+            print(stage.again(), flush=True)
+            return
+        info = export_model(model, stage.work, section)
+        print(report_text(info), flush=True)
+        memory = info["memory"]["activations_bytes"]
+        stage.finish(
+            {key: info[key] for key in ("model_hash", "arithmetic", "macs", "weights_bytes", "constants_bytes", "memory")},
+            f"export: {len(info['layers'])} layers, {info['macs']:,} MACs, {info['weights_bytes']:,} bytes of weights, "
+            f"{memory:,} bytes of activations, {section.selftest_vectors} known answers of TFLite Micro equal; {stage.folder}",
+        )
+
+
+def _firmware(root: Path, board: Board, preference: str, section: FirmwareExportSection) -> None:
+    toolchain = toolchain_for(board, preference)
+    export = root / "export"
+    inputs = [export / name for name in read_manifest(export)["outputs"]]
+    config = {"optimize": section.optimize, "toolchain": toolchain.label, "source": _source()}
+    with Stage(root, f"firmware/{board.name}", config, inputs) as stage:
+        if stage.unchanged:
+            print(stage.again(), flush=True)
+            return
+        report = build_image(board, export, stage.work, toolchain, section.optimize)
+        print(_memory_table(report), flush=True)
+        sizes = f"flash {report.flash_bytes:,}, RAM {report.ram_bytes:,}, stack {report.stack_bytes:,} bytes"
+        stage.finish(
+            report.to_json(),
+            f"firmware/{board.name}: {sizes}, {toolchain.label} -O{section.optimize}; {stage.folder / report.image.name}",
+        )
+
+
+def _memory_table(report: ImageReport) -> str:
+    """One line for each memory region with its three largest contributors."""
+    lines = []
+    for region in report.regions:
+        largest = ", ".join(f"{name} {size:,}" for name, size in region.largest)
+        lines.append(f"{region.name:10} {region.used:>9,} of {region.size:>9,} bytes  {largest}".rstrip())
+    return "\n".join(lines) or f"{report.board}: a process of this machine, no memory regions"
+
+
+def _source() -> str:
+    return source_hash(Path(__file__).parent)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m firmware_export",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("recipe", metavar="RECIPE", help="a recipe (YAML file or bare name), or an int8 .onnx or .tflite file")
+    parser.add_argument(
+        "overrides", metavar="section.key=value", nargs="*", help="changes of the recipe, such as firmware_export.name=net"
+    )
+    parser.add_argument("--build", metavar="DIR", default="build", help="folder of all artifacts (default: build)")
+    parser.add_argument("--board", metavar="BOARD", help=f"build its firmware too: {', '.join(board_names())}")
+    parser.add_argument(
+        "--toolchain", choices=("auto", "gcc", "zig"), default="auto", help="compiler for the boards (default: gcc, else zig)"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    run_program(main)
