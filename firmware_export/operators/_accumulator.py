@@ -1,0 +1,132 @@
+"""What conv2d, depthwise_conv2d and fully_connected share: weights, bias, and the stage from int32 sums to int8."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from firmware_export.activation import Clamp
+from firmware_export.graph import ABSENT, Array, Graph, GraphError, Node, Tensor
+from firmware_export.operators import Constant
+from firmware_export.operators._checks import clamp_attribute, int8_input, int8_output
+from firmware_export.requantize import MAX_SHIFT, Float64, Int64, quantize_multiplier, requantize, to_int8, wrap_int32
+
+BIAS_SCALE_TOLERANCE = 0.02
+"""How far the bias may be off, in output steps; TFLite's GetQuantizedConvolutionMultipler has the same bound."""
+
+
+def int8_weights(graph: Graph, node: Node, rank: int, axis: int) -> Tensor:
+    """Input 1: constant int8 weights, symmetric, one scale or one per output channel along `axis`.
+
+    Raises:
+        GraphError: got X, supported Y.
+    """
+    if node.inputs[1] == ABSENT:
+        raise GraphError("the weights (input 1) are missing")
+    w = graph.tensors[node.inputs[1]]
+    if not w.is_constant or w.dtype != "int8" or len(w.shape) != rank:
+        kind = "constant" if w.is_constant else "computed"
+        raise GraphError(f"weights '{w.name}' are {kind} {w.dtype} {w.shape}; supported: constant int8 with {rank} dimensions")
+    if w.quantization is None:
+        raise GraphError(f"weights '{w.name}' have no scale; expected one, or one per output channel")
+    scale, zero_point = w.quantization.scale, w.quantization.zero_point
+    if scale.size != 1 and (w.quantization.axis != axis or scale.size != w.shape[axis]):
+        raise GraphError(
+            f"weights '{w.name}' {w.shape} have {scale.size} scales along axis {w.quantization.axis}; supported: 1, or one "
+            f"per output channel along axis {axis}"
+        )
+    if np.any(zero_point != 0) or not np.all(np.isfinite(scale)) or np.any(scale <= 0):
+        raise GraphError(
+            f"weights '{w.name}' have zero points {np.unique(zero_point)[:4].tolist()}; supported: 0, finite scales above 0"
+        )
+    return w
+
+
+def int32_bias(graph: Graph, node: Node, channels: int) -> Array | None:
+    """Input 2: constant int32 bias [channels] at the scale input x weights; None if absent.
+
+    Raises:
+        GraphError: got X, supported Y.
+    """
+    if len(node.inputs) < 3 or node.inputs[2] == ABSENT:
+        return None
+    bias = graph.tensors[node.inputs[2]]
+    if bias.data is None or bias.dtype != "int32" or bias.elements != channels or max(bias.shape) != channels:
+        raise GraphError(f"bias '{bias.name}' is {bias.dtype} {bias.shape}; supported: constant int32 ({channels},)")
+    _check_bias_scale(graph, node, bias)
+    return bias.data
+
+
+def _check_bias_scale(graph: Graph, node: Node, bias: Tensor) -> None:
+    weights = graph.tensors[node.inputs[1]].quantization
+    if bias.quantization is None or weights is None:
+        return
+    if bias.quantization.scale.size not in (1, weights.scale.size) or np.any(bias.quantization.zero_point != 0):
+        raise GraphError(
+            f"bias '{bias.name}' has {bias.quantization.scale.size} scales; expected those of the weights, offset 0"
+        )
+    expected = np.float64(int8_input(graph, node).scale) * weights.scale.astype(np.float64)
+    difference = np.abs(bias.quantization.scale.astype(np.float64) - expected)
+    worst = int(np.argmax(difference))
+    if difference[worst] > BIAS_SCALE_TOLERANCE * int8_output(graph, node).scale:
+        raise GraphError(
+            f"bias '{bias.name}' has the scale {bias.quantization.scale[worst % bias.quantization.scale.size]:g}; "
+            f"expected input scale x weight scale = {expected[worst]:g}"
+        )
+
+
+def present_inputs(node: Node) -> tuple[int, ...]:
+    """The inputs without an absent bias: TFLite's convolutions count their inputs to see whether there is one."""
+    return tuple(index for index in node.inputs if index != ABSENT)
+
+
+@dataclass(frozen=True)
+class OutputStage:
+    """Sums -> stored int8, one factor per output channel; nn_output_stage of runtime/requantize.h."""
+
+    multiplier: Int64
+    shift: Int64
+    zero_point: int
+    clamp: Clamp
+
+    @staticmethod
+    def of(graph: Graph, node: Node, channels: int) -> OutputStage:
+        """From the scales of input 0, weights and output: double(s_in) * double(s_w) / double(s_out), as TFLite computes it.
+
+        Raises:
+            GraphError: a factor of 2^30 or more.
+        """
+        x, y, weights = int8_input(graph, node), int8_output(graph, node), graph.tensors[node.inputs[1]].quantization
+        assert weights is not None  # int8_weights has looked
+        real: Float64 = np.float64(x.scale) * weights.scale.astype(np.float64) / np.float64(y.scale)
+        multiplier, shift = quantize_multiplier(np.broadcast_to(real, channels))
+        check_shift(shift, real)
+        return OutputStage(multiplier, shift, y.zero_point, clamp_attribute(node))
+
+    def apply(self, sums: Int64) -> Array:
+        """Sums of any size (exact, e.g. from float64) [..., channels] -> int8."""
+        return to_int8(requantize(wrap_int32(sums), self.multiplier, self.shift), self.zero_point, self.clamp)
+
+    def fields(self, name: str) -> dict[str, str]:
+        """Initializers of the nn_output_stage of that name."""
+        values = {"multipliers": "{multipliers}", "shifts": "{shifts}", "zero_point": self.zero_point}
+        values |= {"min": self.clamp[0], "max": self.clamp[1]}
+        return {f"{name}.{key}": str(value) for key, value in values.items()}
+
+    def constants(self) -> tuple[Constant, ...]:
+        """The tables that `fields` names."""
+        return Constant("multipliers", self.multiplier.astype(np.int32)), Constant("shifts", self.shift.astype(np.int8))
+
+
+def check_shift(shift: Int64, real: float | Float64) -> None:
+    """Raises GraphError if a factor needs a left shift that int32 does not have."""
+    if int(shift.max()) > MAX_SHIFT:
+        largest = float(np.max(np.asarray(real)))
+        raise GraphError(f"the scales make a factor of {largest:g}; supported: below 2^{MAX_SHIFT}")
+
+
+def folded_bias(bias: Array | None, weight_sums: Int64, zero_point: int) -> Array:
+    """int32 bias - zero_point * (sum of each output's weights), so that the kernels need no input offset."""
+    start = np.zeros_like(weight_sums) if bias is None else bias.reshape(-1).astype(np.int64)
+    return wrap_int32(start - zero_point * weight_sums).astype(np.int32)

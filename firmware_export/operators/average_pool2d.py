@@ -1,0 +1,82 @@
+"""Average pool over int8 images (AVERAGE_POOL_2D, AveragePool)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from firmware_export.graph import Array, Graph, GraphError, Node
+from firmware_export.operators import Example, LayerCode, Operator, OutputSpec
+from firmware_export.operators._checks import clamp_attribute
+from firmware_export.operators._pool import (
+    infer_pool,
+    pool_code,
+    pool_examples,
+    pool_parts,
+    read_onnx_pool,
+    read_tflite_pool,
+    write_pool_options,
+)  # fmt: skip
+
+if TYPE_CHECKING:
+    from firmware_export.read_onnx import OnnxMatch
+    from firmware_export.read_tflite import TfliteOperator
+    from firmware_export.write_tflite import TfliteWriter
+
+
+class AveragePool2d(Operator):
+    """y = clamp(sum of x / number of pixels, rounded half away from zero), over the part of each window on the image.
+
+    Inputs: x int8 [1, h, w, c].
+    Attributes: kernel (h, w), stride (h, w), padding (top, bottom, left, right), clamp (lowest, highest stored value).
+    Output: int8 [1, oh, ow, c] with the scale and zero point of x.
+    """
+
+    name = "average_pool2d"
+    tflite = ("AVERAGE_POOL_2D",)
+    onnx = ("AveragePool",)
+
+    def infer(self, graph: Graph, node: Node) -> list[OutputSpec]:
+        return infer_pool(graph, node)
+
+    def simulate(self, graph: Graph, node: Node, inputs: Sequence[Array | None]) -> list[Array]:
+        _, window = pool_parts(graph, node)
+        x = inputs[0]
+        assert x is not None
+        sums = window.patches(x, 0, np.int64).sum((2, 3))
+        counts = window.patches(np.ones_like(x), 0, np.int64).sum((2, 3))
+        quotients = np.sign(sums) * ((np.abs(sums) + counts // 2) // counts)
+        return [np.clip(quotients, *clamp_attribute(node)).astype(np.int8)[np.newaxis]]
+
+    def emit(self, graph: Graph, node: Node) -> LayerCode:
+        return pool_code(graph, node, self.name)
+
+    def examples(self, rng: np.random.Generator) -> Iterator[Example]:
+        yield from pool_examples(rng, self.name, explicit_padding=False)
+
+    def read_tflite(self, op: TfliteOperator) -> Node:
+        return read_tflite_pool(op, self.name)
+
+    def read_onnx(self, match: OnnxMatch) -> Node:
+        """AveragePool; one over the whole image that changes the scale is read as a mean."""
+        node = read_onnx_pool(match, self.name)
+        padded, x, y = any(node.integers("padding")), match.input(0), match.output()
+        if match.attributes.get("count_include_pad", 0) and padded:
+            raise GraphError("AveragePool with count_include_pad over padding; supported: count_include_pad=0")
+        if x.quantization != y.quantization and not padded and node.integers("kernel") == x.shape[1:3]:
+            return Node("mean", node.inputs, node.outputs, {"axes": (1, 2), "keep_dims": 1, "clamp": match.int8_clamp()})
+        return node
+
+    def write_tflite(self, graph: Graph, node: Node, writer: TfliteWriter) -> None:
+        _, window = pool_parts(graph, node)
+        if window.padding_name() not in ("same", "valid"):  # a PAD before it would count into the average
+            raise GraphError(f"average pool with padding {window.padding}; TFLite has SAME and VALID only")
+        padding = schema.Padding.SAME if window.padding_name() == "same" else schema.Padding.VALID
+        activation = writer.fused_activation(clamp_attribute(node), node.outputs[0])
+        writer.add("AVERAGE_POOL_2D", node.inputs, node.outputs, write_pool_options(window, padding, activation), 2)
+
+
+OPERATOR = AveragePool2d()

@@ -1,0 +1,121 @@
+"""A clamp that stands alone and may change the scale (RELU, RELU6, Relu, Clip); clamps behind an operator are fused into it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from firmware_export.activation import FUSED_ACTIVATIONS, Bounds, clamp_of, fused_activation
+from firmware_export.graph import Array, Graph, Node, Quantization
+from firmware_export.operators import Example, LayerCode, Operator, OutputSpec
+from firmware_export.operators import _examples as make
+from firmware_export.operators._accumulator import check_shift
+from firmware_export.operators._checks import check_counts, clamp_attribute, int8_input, int8_output, shape_text
+from firmware_export.requantize import quantize_multiplier, requantize, to_int8
+
+if TYPE_CHECKING:
+    from firmware_export.read_onnx import OnnxMatch
+    from firmware_export.read_tflite import TfliteOperator
+    from firmware_export.write_tflite import TfliteWriter
+
+
+class Relu(Operator):
+    """y = clamp(requantize(x - zero point of x) + zero point of y).
+
+    Inputs: x int8, any shape. Attributes: clamp (lowest, highest stored value of y). Output: int8, the shape of x.
+    With one scale and zero point on both sides this is the clamp alone; the factor 1 is exact.
+    """
+
+    name = "relu"
+    tflite = ("RELU", "RELU6", "RELU_N1_TO_1")
+    onnx = ("Relu", "Clip")
+
+    def infer(self, graph: Graph, node: Node) -> list[OutputSpec]:
+        check_counts(node, (1,))
+        clamp_attribute(node)
+        _factor(graph, node)
+        return [OutputSpec(int8_input(graph, node).shape, "int8")]
+
+    def simulate(self, graph: Graph, node: Node, inputs: Sequence[Array | None]) -> list[Array]:
+        multiplier, shift = _factor(graph, node)
+        x = inputs[0]
+        assert x is not None
+        centred = x.astype(np.int64) - int8_input(graph, node).zero_point
+        scaled = requantize(centred, np.int64(multiplier), np.int64(shift))
+        return [to_int8(scaled, int8_output(graph, node).zero_point, clamp_attribute(node))]
+
+    def emit(self, graph: Graph, node: Node) -> LayerCode:
+        x, y, (multiplier, shift) = int8_input(graph, node), int8_output(graph, node), _factor(graph, node)
+        low, high = clamp_attribute(node)
+        fields = {
+            "size": x.elements,
+            "multiplier": multiplier,
+            "shift": shift,
+            "input_zero_point": x.zero_point,
+            "output_zero_point": y.zero_point,
+            "min": low,
+            "max": high,
+        }
+        texts = {key: str(value) for key, value in fields.items()}
+        return LayerCode("nn_relu", "nn_relu_params", texts, sources=("relu.c",), summary=f"{low}..{high}, {shape_text(x)}")
+
+    def examples(self, rng: np.random.Generator) -> Iterator[Example]:
+        names = ("RELU", "RELU6", "NONE")
+        for index in range(60):
+            x, y = make.random_quantization(rng), make.random_quantization(rng)
+            ratio = float(x.scale[0]) * 2.0 ** rng.uniform(-2, 2)
+            if index % 3 == 0:
+                y = x
+            elif index % 3 == 1:
+                y = Quantization.per_tensor(float(np.float32(ratio)), int(y.zero_point[0]))
+            shape = (1, *(make.pick(rng, 1, 9) for _ in range(make.pick(rng, 1, 3))))
+            name = names[make.pick(rng, 0, 2)]
+            yield _example(shape, x, y, FUSED_ACTIVATIONS[name], f"{name} {index}")
+        every = make.activation((1, 256), Quantization.per_tensor(0.5, -3))
+        for scale in (0.5, 0.25, 1.0, 2.0, 0.37):
+            graph = _example(
+                every.shape, Quantization.per_tensor(0.5, -3), Quantization.per_tensor(scale, 5), (0, math.inf), ""
+            ).graph
+            values = np.arange(-128, 128).astype(np.int8).reshape(1, 256)
+            yield Example(graph, f"every value, scale {scale}", (values,))
+
+    def read_tflite(self, op: TfliteOperator) -> Node:
+        return Node(self.name, op.inputs, op.outputs, {"clamp": clamp_of(FUSED_ACTIVATIONS[op.builtin], op.output())})
+
+    def read_onnx(self, match: OnnxMatch) -> Node:
+        return Node(self.name, match.inputs[:1], match.outputs, {"clamp": match.int8_clamp()})
+
+    def write_tflite(self, graph: Graph, node: Node, writer: TfliteWriter) -> None:
+        """RELU changes scales itself; RELU6 does not in TFLite Micro, so a QUANTIZE goes before it where they differ."""
+        x, y = int8_input(graph, node), int8_output(graph, node)
+        name = fused_activation(clamp_attribute(node), y)
+        source = node.inputs[0]
+        if name == "NONE":
+            writer.add("QUANTIZE", (source,), node.outputs, schema.QuantizeOptionsT(), 2)
+            return
+        if name != "RELU" and x.quantization != y.quantization:
+            rescaled = writer.add_activation(f"{y.name}/rescaled", x.shape, "int8", y.quantization)
+            writer.add("QUANTIZE", (source,), (rescaled,), schema.QuantizeOptionsT(), 2)
+            source = rescaled
+        writer.add(name, (source,), node.outputs, None, 2)
+
+
+def _factor(graph: Graph, node: Node) -> tuple[int, int]:
+    """Multiplier and shift of the ratio of the scales. Raises GraphError if it is too large."""
+    ratio = int8_input(graph, node).scale / int8_output(graph, node).scale
+    multiplier, shift = quantize_multiplier(ratio)
+    check_shift(shift, ratio)
+    return int(multiplier[0]), int(shift[0])
+
+
+def _example(shape: tuple[int, ...], x: Quantization, y: Quantization, bounds: Bounds, label: str) -> Example:
+    clamp = clamp_of(bounds, make.activation((), y))
+    graph = make.single_node("relu", (make.activation(shape, x),), y, {"clamp": clamp})
+    return Example(graph, label, make.extreme_inputs(graph))
+
+
+OPERATOR = Relu()
