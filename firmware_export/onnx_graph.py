@@ -29,7 +29,7 @@ from firmware_export.onnx_quantization import (
     refuse_activation_type,
 )
 from firmware_export.onnx_tensors import array_of, attributes_of, dtype_of
-from firmware_export.operators import Operator, registry
+from firmware_export.operators import Operator, operator_of, registry
 from firmware_export.read_onnx import OnnxMatch
 
 MIN_OPSET = 10
@@ -234,11 +234,10 @@ class OnnxReader:
         before = len(self._graph.tensors)
         if op_type not in _operators_by_type():
             raise GraphError(f"{op_type} on its own is not supported; supported: behind an operator")
-        operator = _operators_by_type()[op_type]
-        node = operator.read_onnx(match)
+        node = _operators_by_type()[op_type].read_onnx(match)
         self._spend(sum(tensor.nbytes for tensor in self._graph.tensors[before:]))
         self._graph.nodes.append(node)
-        for index, spec in zip(node.outputs, operator.infer(self._graph, node), strict=True):
+        for index, spec in zip(node.outputs, operator_of(node).infer(self._graph, node), strict=True):
             self._graph.tensors[index] = replace(self._graph.tensors[index], shape=spec.shape, dtype=spec.dtype)
 
     def _operand(self, reader: NodeProto, name: str) -> int:
