@@ -9,15 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from firmware_export.graph import Array
-from recipes.artifacts import PipelineError
+from firmware_export.selftest import MismatchError
+
+__all__ = ["Agreement", "Element", "Int8", "MismatchError", "agreement", "all_pairs", "first_difference", "pairs_table"]
 
 Int8 = npt.NDArray[np.int8]
-
-
-class MismatchError(PipelineError):
-    """Answers that must be the same bytes are not."""
-
-    exit_code = 10
 
 
 @dataclass(frozen=True)

@@ -14,35 +14,30 @@ import numpy as np
 import numpy.typing as npt
 
 from firmware_export.graph import Graph, GraphError, Node, Quantization, Tensor
+from firmware_export.selftest import run_tflite_micro
 from firmware_export.write_tflite import write_tflite
 
 Int8 = npt.NDArray[np.int8]
 Advance = Callable[[int], None]
 
 INPUT_ZERO_POINT = -128
-ARENA_BYTES = 16 * 1024 * 1024
-"""Of the tflite-micro interpreter on this computer; generous, the board's own plan is much smaller."""
+BATCH = 100
+"""Images between two reports of progress."""
 
 
-def tflite_micro_outputs(model: bytes, images: Int8, advance: Advance = lambda amount: None) -> Int8:
+def tflite_micro_outputs(graph: Graph, twin: bytes, images: Int8, advance: Advance = lambda amount: None) -> Int8:
     """Answers of TensorFlow Lite Micro (the tflite-micro wheel), the oracle of the arithmetic `double` for every operator.
 
     Raises:
-        GraphError: the wheel refuses the model.
+        GraphError: the wheel refuses the twin.
     """
-    from tflite_micro import runtime
-
-    try:
-        interpreter = runtime.Interpreter.from_bytes(model, arena_size=ARENA_BYTES)
-        return _each(images, lambda image: _run_tflite_micro(interpreter, image), advance)
-    except (RuntimeError, ValueError) as error:
-        raise GraphError(f"tflite-micro refuses the model: {_first_line(error)}") from None
-
-
-def _run_tflite_micro(interpreter: Any, image: Int8) -> Int8:
-    interpreter.set_input(image, 0)
-    interpreter.invoke()
-    return np.asarray(interpreter.get_output(0), np.int8)
+    outputs: list[Int8] = []
+    for start in range(0, len(images), BATCH):
+        batch = images[start : start + BATCH]
+        answers = run_tflite_micro(graph, twin, tuple((image[None],) for image in batch))
+        outputs += [np.asarray(answer[0], np.int8).reshape(-1) for answer in answers]
+        advance(len(batch))
+    return np.stack(outputs)
 
 
 def litert_reference_outputs(graph: Graph, images: Int8, advance: Advance = lambda amount: None) -> Int8:

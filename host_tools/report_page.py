@@ -60,8 +60,6 @@ class Report:
     memory: tuple[MemoryUse, ...]
     plan: tuple[PlannedTensor, ...]
     layers: tuple[LayerRow, ...]
-    command: str
-    """The options that name this run: `RECIPE --board B --target T`."""
 
 
 def page(report: Report) -> str:
@@ -71,13 +69,15 @@ def page(report: Report) -> str:
     sections = [
         _headline(results),
         _tiles(results),
-        _section("accuracy", "Accuracy after each step", _accuracy(report), f"python -m host_tools {report.command}"),
-        _section("confusion", "Confusion matrix", _confusion(results), f"python -m host_tools {report.command}"),
-        _section("memory", "Memory", _memory(report), f"python -m firmware_export {_without_target(report.command)}"),
-        _section("layers", "Layers", _layers(report), f"python -m host_tools layers {report.command}"),
-        _section("link", "The link", _link(results), f"python -m host_tools info {report.command}"),
-        _section("images", "Test images", _images(report), f"python -m host_tools {report.command}"),
-        _section("tolerance", "Other runtimes", _tolerance(results), f"python -m host_tools exact {report.command.split()[0]}"),
+        _section("accuracy", "Accuracy after each step", _accuracy(report), f"python -m host_tools {results.command}"),
+        _section("confusion", "Confusion matrix", _confusion(results), f"python -m host_tools {results.command}"),
+        _section("memory", "Memory", _memory(report), f"python -m firmware_export {_without_target(results.command)}"),
+        _section("layers", "Layers", _layers(report), f"python -m host_tools layers {results.command}"),
+        _section("link", "The link", _link(results), f"python -m host_tools info {results.command}"),
+        _section("images", "Test images", _images(report), f"python -m host_tools {results.command}"),
+        _section(
+            "tolerance", "Other runtimes", _tolerance(results), f"python -m host_tools exact {results.command.split()[0]}"
+        ),
         _section("versions", "Versions", _versions(results), "pip list"),
     ]
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -186,7 +186,7 @@ def _confusion(results: Results) -> str:
 
 
 def _memory(report: Report) -> str:
-    parts = [_figure(memory_picture(report.memory))]
+    parts = [_figure(memory_picture(report.memory))] if report.memory else ["<p>A process of this computer: no limits.</p>"]
     parts.append("<h3>The activation buffer over time</h3>")
     parts.append(_figure(plan_picture(report.plan, report.results.activations_bytes)))
     rows = [
@@ -231,8 +231,8 @@ def _link(results: Results) -> str:
         ("damaged frames (CRC-32)", thousands(link.crc_errors)),
         ("requests repeated", thousands(link.retries)),
         ("resets of the board, survived", thousands(link.resets)),
-        ("seconds", f"{results.seconds:.1f}"),
-        ("images per second", f"{results.images / results.seconds:.1f}" if results.seconds else "–"),
+        ("seconds for the images", f"{results.stream_seconds:.1f}"),
+        ("images per second", _rate(results)),
         ("board", f"{device.board} ({device.core}, {device.clock_hz / 1e6:g} MHz, build {device.build_id})"),
         ("protocol", str(device.protocol)),
     ]
@@ -244,6 +244,11 @@ def _link(results: Results) -> str:
         reserved = "" if results.stack_bytes is None else f" of {thousands(results.stack_bytes)}"
         rows.append(("stack used at most", f"{thousands(results.stack_used_bytes)}{reserved} bytes"))
     return table(("what", "how much"), rows, (1,))
+
+
+def _rate(results: Results) -> str:
+    measured = results.images - results.resumed_images
+    return f"{measured / results.stream_seconds:.1f}" if measured and results.stream_seconds else "–"
 
 
 def chosen_images(answers: Answers, limit: int = 24) -> list[int]:

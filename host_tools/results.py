@@ -93,7 +93,7 @@ class Device(Model):
     clock_hz: Count
     build_id: str
     protocol: Count
-    selftest: Literal["passed", "not run"]
+    selftest: Literal["passed", "failed"]
 
 
 class Results(Model):
@@ -129,7 +129,12 @@ class Results(Model):
     tolerance: tuple[Tolerance, ...]
     simulated_images: Count
     """How many of the expected answers were computed a second time by the numpy simulator, with the same bytes."""
+    resumed_images: Count
+    """How many answers came from an earlier, interrupted run; `link` and stream_seconds do not cover those."""
     seconds: Annotated[float, Field(ge=0)]
+    stream_seconds: Annotated[float, Field(ge=0)]
+    command: str
+    """The arguments that name this run: `RECIPE --board B --target T`."""
     device: Device
     versions: dict[str, str]
 

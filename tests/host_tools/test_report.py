@@ -96,7 +96,10 @@ def sample_results(answers: Answers, names: tuple[str, ...]) -> Results:
             ),
         ),
         simulated_images=40,
-        seconds=12.5,
+        resumed_images=0,
+        seconds=14.0,
+        stream_seconds=12.5,
+        command="digits --board netduinoplus2 --target unicorn",
         device=Device(
             board="netduinoplus2",
             core="cortex-m4",
@@ -140,7 +143,6 @@ def sample_report(names: tuple[str, ...] = ("zero", "one", "two", "three")) -> R
             LayerRow(1, "add", "8x8x16", 0, 0, 1024),
             LayerRow(2, "mean", "8x8x16 -> 16", 0, 0, 16),
         ),
-        command="digits --board netduinoplus2 --target unicorn",
     )
 
 
@@ -213,6 +215,7 @@ def test_hostile_names_stay_text() -> None:
         results=results.model_copy(
             update={
                 "recipe": HOSTILE,
+                "command": HOSTILE,
                 "target": HOSTILE,
                 "device": results.device.model_copy(update={"board": HOSTILE, "core": HOSTILE, "build_id": HOSTILE}),
                 "versions": {HOSTILE: HOSTILE},
@@ -223,7 +226,6 @@ def test_hostile_names_stay_text() -> None:
         plan=(PlannedTensor(HOSTILE, 0, 6144, 0, 3),),
         memory=(MemoryUse(HOSTILE, ((HOSTILE, 1), ("b", 2)), 10),),
         steps=(Step(HOSTILE, 0.5),),
-        command=HOSTILE,
     )
     plain, reader = parsed(sample_report()), parsed(hostile)
     assert "script" not in reader.tags and not reader.handlers

@@ -86,7 +86,10 @@ def results(**changes: Any) -> Results:
             ),
         ),
         "simulated_images": 3,
+        "resumed_images": 0,
         "seconds": 0.5,
+        "stream_seconds": 0.25,
+        "command": "digits",
         "device": Device(board="b", core="c", clock_hz=1, build_id="x", protocol=1, selftest="passed"),
         "versions": {"python": "3.11.2"},
     }

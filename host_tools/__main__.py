@@ -1,0 +1,197 @@
+"""Streams a recipe's test images through a device, checks every answer against the exact simulator, writes a report."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from serial.tools.list_ports import comports
+
+from firmware_export.board import load_board
+from host_tools.bench import bench
+from host_tools.exact import exact, plan_targets
+from host_tools.inspect_device import inspect_layers, print_hello, print_selftest
+from host_tools.report import rebuild_report
+from host_tools.run import Order, run, target_folder
+from recipes.artifacts import UsageError, run_program
+from recipes.recipe import did_you_mean, load_recipe
+
+DEFAULT_BOARD, DEFAULT_TARGET = "netduinoplus2", "unicorn"
+
+COMMANDS = {
+    "run": "stream the test images, check every answer, write results.json and report.html (this is done without a command)",
+    "layers": "compare every layer of one image with the simulator and name the first wrong element",
+    "info": "print what the device says of itself: board, clock, model, tensors",
+    "selftest": "let the device check its built-in known answers",
+    "exact": "compare simulator, C, outside interpreters and emulators byte for byte",
+    "bench": "speed on this computer, instructions, flash, RAM and stack on the boards",
+    "report": "write report.html again from the results of a run",
+    "ports": "list the serial ports",
+}
+
+EXIT_CODES = """exit codes:
+  0 all is well                      6 model not supported or damaged
+  1 internal error, out of memory    7 model does not fit the board
+  2 wrong option or recipe           8 compiler or emulator missing or failed
+  3 data set missing or damaged      9 training failed
+  4 artifact missing, disk full     10 answers differ
+  5 port, line or board           130 interrupted (the same command goes on where it stopped)
+"""
+
+EXAMPLES = """examples:
+  python -m host_tools digits --target unicorn
+  python -m host_tools fashion_mnist --board nucleo_f446re --target serial:/dev/ttyACM0:115200 --images 1000
+  python -m host_tools layers digits --target qemu --image 7
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong with the options."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
+def main(arguments: list[str]) -> int:
+    """Runs one command; returns the exit code."""
+    command, rest = _split(arguments)
+    handlers: dict[str, Callable[[list[str]], int]] = {"ports": _ports, "bench": _bench, "exact": _exact}
+    handler = handlers.get(command)
+    return _on_device(command, rest) if handler is None else handler(rest)
+
+
+def _split(arguments: list[str]) -> tuple[str, list[str]]:
+    """The command and its arguments; without one the command is `run`."""
+    if arguments and arguments[0] in COMMANDS:
+        return arguments[0], arguments[1:]
+    return "run", arguments
+
+
+def _parser(command: str, recipe: bool = True) -> _Parser:
+    epilog = f"{_commands_help()}\n{EXIT_CODES}\n{EXAMPLES}" if command == "run" else EXIT_CODES
+    parser = _Parser(
+        prog="python -m host_tools" + ("" if command == "run" else f" {command}"),
+        description=__doc__ if command == "run" else COMMANDS[command].capitalize() + ".",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    if recipe:
+        parser.add_argument("recipe", metavar="RECIPE", help="a YAML file, or the bare name of one in recipes/, such as digits")
+        parser.add_argument("overrides", metavar="section.key=value", nargs="*", help="changes of the recipe")
+    parser.add_argument("--build", metavar="DIR", default="build", help="folder of all artifacts (default: build)")
+    return parser
+
+
+def _commands_help() -> str:
+    lines = [f"  {name:<9} {text}" for name, text in COMMANDS.items()]
+    return "commands (python -m host_tools COMMAND RECIPE ...; COMMAND --help for its options):\n" + "\n".join(lines) + "\n"
+
+
+def _add_device(parser: _Parser) -> None:
+    parser.add_argument("--board", metavar="B", help=f"a folder of firmware_export/boards (default: {DEFAULT_BOARD})")
+    parser.add_argument(
+        "--target",
+        metavar="T",
+        default=DEFAULT_TARGET,
+        help=f"host, unicorn, qemu or serial:PORT[:BAUD] (default: {DEFAULT_TARGET})",
+    )
+    _add_images(parser)
+
+
+def _add_images(parser: _Parser) -> None:
+    parser.add_argument("--images", metavar="N", type=_positive, help="only the first N test images (default: the recipe's)")
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number from 1 on")
+    return int(text)
+
+
+def _natural(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number from 0 on")
+    return int(text)
+
+
+def _order(options: argparse.Namespace, target: str) -> Order:
+    recipe = load_recipe(options.recipe, options.overrides)
+    board = load_board(options.board or ("host" if target == "host" else DEFAULT_BOARD))
+    images = options.images or recipe.host_tools.images
+    words = (options.recipe, *options.overrides, *(("--build", options.build) if options.build != "build" else ()))
+    return Order(recipe, words, board, target, Path(options.build) / recipe.name, images)
+
+
+def _on_device(command: str, arguments: list[str]) -> int:
+    """The commands that speak to one device or look at its run."""
+    parser = _parser(command)
+    _add_device(parser)
+    if command == "layers":
+        parser.add_argument("--image", metavar="I", type=_natural, default=0, help="which test image (default: 0)")
+    options = parser.parse_args(arguments)
+    order = _order(options, options.target)
+    if command == "run":
+        run(order)
+    elif command == "layers":
+        inspect_layers(order, options.image)
+    elif command == "info":
+        print_hello(order)
+    elif command == "selftest":
+        print_selftest(order)
+    else:
+        print(rebuild_report(order.root / "run" / target_folder(order.target), order.root, order.recipe), flush=True)
+    return 0
+
+
+def _exact(arguments: list[str]) -> int:
+    parser = _parser("exact")
+    _add_images(parser)
+    parser.add_argument("--board", metavar="B", help=f"for the emulators (default: {DEFAULT_BOARD})")
+    parser.add_argument(
+        "--targets",
+        metavar="T,T",
+        help="which firmware to run: host, unicorn, qemu; 'none' for none (default: what is installed)",
+    )
+    options = parser.parse_args(arguments)
+    order = _order(options, "unicorn")
+    exact(plan_targets(order, _targets(options.targets)))
+    return 0
+
+
+def _targets(text: str | None) -> tuple[str, ...] | None:
+    if text is None:
+        return None
+    known = ("host", "unicorn", "qemu")
+    names = () if text == "none" else tuple(name for name in text.split(",") if name)
+    for name in names:
+        if name not in known:
+            raise UsageError(f"unknown target '{name}'{did_you_mean(name, known)}; known: none, {', '.join(known)}")
+    return names
+
+
+def _bench(arguments: list[str]) -> int:
+    parser = _parser("bench", recipe=False)
+    parser.add_argument("recipes", metavar="RECIPE", nargs="+", help="recipes that are built; words with '=' change them")
+    options = parser.parse_args(arguments)
+    overrides = [word for word in options.recipes if "=" in word]
+    names = [word for word in options.recipes if "=" not in word]
+    if not names:
+        raise UsageError("bench needs at least one recipe; see python -m host_tools bench --help")
+    bench([load_recipe(name, overrides) for name in names], Path(options.build))
+    return 0
+
+
+def _ports(arguments: list[str]) -> int:
+    _parser("ports", recipe=False).parse_args(arguments)
+    found = sorted(comports(), key=lambda port: (port.vid is None, port.device))  # those on USB first
+    for port in found:
+        print(f"{port.device}  {port.description}")
+    if not found:
+        print("no serial port is plugged in; check the cable (some only charge)")
+    return 0
+
+
+if __name__ == "__main__":
+    run_program(main)

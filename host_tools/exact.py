@@ -1,0 +1,193 @@
+"""The stage `exact`: one model, the same images, every implementation; 0 bytes may differ between any two.
+
+Compared are the numpy simulator, the compiled C, TensorFlow Lite Micro (tflite-micro wheel), LiteRT's reference kernels
+and the firmware on emulated boards. onnxruntime and torch requantize in float: they are told as tolerances beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import train
+from firmware_export.board import load_board
+from host_tools.board import open_target
+from host_tools.compare import Agreement, Int8, MismatchError, agreement, all_pairs, pairs_table
+from host_tools.fake_quant import fake_quant_outputs
+from host_tools.link import Link
+from host_tools.model import INT8_ONNX, Model, load_model, simulated
+from host_tools.oracles import Advance, litert_reference_outputs, onnxruntime_outputs, tflite_micro_outputs
+from host_tools.progress import progress
+from host_tools.run import Order, load_images
+from host_tools.stream import stream
+from recipes.artifacts import (
+    PipelineError,
+    Stage,
+    package_versions,
+    read_manifest,
+    source_hash,
+    write_json_atomic,
+    write_text_atomic,
+)
+
+EXACT, TABLE = "exact.json", "table.txt"
+DEFAULT_TARGETS = ("host", "unicorn", "qemu")
+LINK_IMAGES = 1000
+"""A serial line takes milliseconds per image: a target behind one answers at most so many of them."""
+
+
+@dataclass(frozen=True)
+class ExactOrder:
+    """What to compare: an order for its recipe and images, one more for each target on which the firmware runs."""
+
+    order: Order
+    runs: tuple[Order, ...]
+    left_out: dict[str, str]
+    """Targets that are not compared, and why."""
+
+
+def plan_targets(order: Order, targets: Sequence[str] | None) -> ExactOrder:
+    """One order for each target; None takes those that are built and installed here.
+
+    Raises:
+        ArtifactError, LinkError, ToolchainError, UsageError: a target that was asked for cannot be run.
+    """
+    runs, left_out = [], {}
+    for target in DEFAULT_TARGETS if targets is None else targets:
+        board = load_board("host") if target == "host" else order.board
+        run = replace(order, target=target, board=board)
+        try:
+            read_manifest(run.firmware)
+            open_target(target, board, run.firmware)
+            runs.append(run)
+        except PipelineError as error:
+            if targets is not None:
+                raise
+            left_out[target] = str(error)
+    return ExactOrder(order, tuple(runs), left_out)
+
+
+def exact(request: ExactOrder) -> None:
+    """Runs the stage, unless it is unchanged.
+
+    Raises:
+        MismatchError: some byte differs between two implementations; exact.json is written first.
+        ArtifactError: an earlier stage is missing or damaged.
+    """
+    order = request.order
+    for target, reason in request.left_out.items():
+        print(f"exact: {target} is left out: {reason}", flush=True)
+    with Stage(order.root, "exact", _config(request), _inputs(request)) as stage:
+        if stage.unchanged:
+            print((stage.folder / TABLE).read_text(), end="")
+            print(stage.again(), flush=True)
+        else:
+            _compare_everything(request, stage)
+        figures = stage.manifest["figures"]
+    different = figures["bytes_different"]
+    if different:
+        raise MismatchError(
+            f"{different:,} bytes differ between implementations that must agree: {', '.join(figures['pairs'])}; "
+            f"find the layer with: python -m host_tools layers {order.words}"
+        )
+
+
+def _config(request: ExactOrder) -> dict[str, Any]:
+    order = request.order
+    sections = order.recipe.model_dump(mode="json", include={"name", "seed", "data"})
+    code = source_hash(Path(__file__).parent, Path(train.__file__).parent)
+    targets = {run.target: run.board.name for run in request.runs}
+    return {**sections, "targets": targets, "images": order.images, "source": code}
+
+
+def _inputs(request: ExactOrder) -> list[Path]:
+    root = request.order.root
+    folders = [root / "export", *dict.fromkeys(run.firmware for run in request.runs)]
+    return [root / "compress" / INT8_ONNX, *(folder / name for folder in folders for name in read_manifest(folder)["outputs"])]
+
+
+def _compare_everything(request: ExactOrder, stage: Stage) -> None:
+    order = request.order
+    model = load_model(order.root, order.recipe)
+    _, images, _, _ = load_images(order.recipe, order.images)
+    answers = {name: _timed(name, run, images) for name, run in implementations(model).items()}
+    for run in request.runs:
+        answers[run.target] = device_answers(run, model, images[:LINK_IMAGES], stage.work)
+    pairs = all_pairs(answers)
+    tolerance = [
+        agreement("simulator", answers["simulator"], "onnxruntime", onnxruntime_outputs(model.onnx, images, model.output)),
+        agreement("simulator", answers["simulator"], "torch", fake_quant_outputs(model.onnx, images, model.output)),
+    ]
+    text = f"{pairs_table(pairs)}\n{tolerance_table(tolerance)}\n"
+    print(text, end="", flush=True)
+    write_text_atomic(stage.work / TABLE, text)
+    write_json_atomic(stage.work / EXACT, _report(request, model, pairs, tolerance))
+    stage.finish(_figures(pairs), _summary(pairs, len(images), stage.folder))
+
+
+def implementations(model: Model) -> dict[str, Callable[[Int8, Advance], Int8]]:
+    """Everything that runs in this process and must give the same bytes."""
+    return {
+        "simulator": lambda images, advance: simulated(model.graph, images, advance),
+        "compiled C": lambda images, advance: model.compiled(images),
+        "tflite-micro": lambda images, advance: tflite_micro_outputs(model.graph, model.twin, images, advance),
+        "LiteRT ref": lambda images, advance: litert_reference_outputs(model.graph, images, advance),
+    }
+
+
+def _timed(name: str, run: Callable[[Int8, Advance], Int8], images: Int8) -> Int8:
+    with progress(name, len(images)) as advance:
+        return run(images, advance)
+
+
+def device_answers(order: Order, model: Model, images: Int8, work: Path) -> Int8:
+    """The firmware's answers int8 [n, outputs] over its serial line; an interrupted run goes on where it stopped."""
+    transport = open_target(order.target, order.board, order.firmware)
+    with Link(transport, model.expected()) as link, progress(order.target, len(images)) as advance:
+        return stream(link, images, work / f"{order.target}.txt", advance).outputs.reshape(len(images), -1)
+
+
+def tolerance_table(rows: Sequence[Agreement]) -> str:
+    """Agreement with runtimes of another arithmetic, marked as what it is."""
+    lines = ["tolerance only (these requantize in float; never part of exactness):"]
+    for row in rows:
+        share = 100 * row.bytes_different / row.bytes_compared
+        lines.append(
+            f"  {row.second:<14}{row.bytes_different:,} of {row.bytes_compared:,} bytes differ ({share:.2f} %), "
+            f"by {row.largest_difference} at most; {row.classes_different} of {row.images:,} classes differ"
+        )
+    return "\n".join(lines)
+
+
+def _report(request: ExactOrder, model: Model, pairs: list[Agreement], tolerance: list[Agreement]) -> dict[str, Any]:
+    return {
+        "version": 1,
+        "recipe": request.order.recipe.name,
+        "boards": {run.target: run.board.name for run in request.runs},
+        "left_out": request.left_out,
+        "model_hash": model.hash,
+        "arithmetic": model.graph.arithmetic,
+        "exact": [asdict(pair) for pair in pairs],
+        "tolerance": [asdict(row) for row in tolerance],
+        "versions": package_versions(),
+    }
+
+
+def _figures(pairs: Sequence[Agreement]) -> dict[str, Any]:
+    different = [pair for pair in pairs if not pair.exact]
+    return {
+        "bytes_compared": sum(pair.bytes_compared for pair in pairs),
+        "bytes_different": sum(pair.bytes_different for pair in different),
+        "pairs": [f"{pair.first} / {pair.second}" for pair in different],
+    }
+
+
+def _summary(pairs: Sequence[Agreement], images: int, folder: Path) -> str:
+    figures = _figures(pairs)
+    names = list(dict.fromkeys([p.first for p in pairs] + [p.second for p in pairs]))
+    return (
+        f"exact: {figures['bytes_different']:,} of {figures['bytes_compared']:,} bytes differ over {images:,} images between "
+        f"{', '.join(names)}, table in {folder / EXACT}"
+    )

@@ -1,0 +1,129 @@
+"""Gathers what the stages left and writes report.html beside results.json."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from firmware_export.board import Board, load_board
+from host_tools.model import read_info
+from host_tools.report_page import LayerRow, Report, Step, page
+from host_tools.report_pictures import MemoryUse, PlannedTensor
+from host_tools.results import Answers, Results, read_answers, read_results
+from recipes.artifacts import read_manifest, write_text_atomic
+from recipes.recipe import Recipe
+from train.data import load_dataset
+
+REPORT = "report.html"
+
+
+def write_report(
+    folder: Path, root: Path, name: str, results: Results, answers: Answers, images: npt.NDArray[np.uint8]
+) -> Path:
+    """Writes folder/report.html.
+
+    Args:
+        root: build/<recipe>, whose stages the page tells of.
+        name: prefix of the generated files.
+        images: uint8 [n, h, w, c], the test images in the order of the answers.
+    Raises:
+        ArtifactError: an earlier stage is missing or damaged, or the page cannot be written.
+    """
+    info = read_info(root / "export", name)
+    board = load_board(results.board)
+    report = Report(
+        results=results,
+        answers=answers,
+        images=images,
+        steps=accuracy_steps(read_manifest(root / "compress")["figures"], results),
+        memory=memory_uses(board, results, info),
+        plan=planned_tensors(info),
+        layers=layer_rows(info),
+    )
+    write_text_atomic(folder / REPORT, page(report))
+    return folder / REPORT
+
+
+def rebuild_report(folder: Path, root: Path, recipe: Recipe) -> Path:
+    """Writes report.html again from the results of a finished run.
+
+    Raises:
+        ArtifactError: there is no such run, or its files are damaged.
+    """
+    results, answers = read_results(folder), read_answers(folder)
+    images = load_dataset(recipe.data, recipe.seed).test.images[: results.images]
+    return write_report(folder, root, recipe.firmware_export.name, results, answers, images)
+
+
+def accuracy_steps(figures: dict[str, Any], results: Results) -> tuple[Step, ...]:
+    """The steps of training and compression, then the int8 file in onnxruntime, the simulator and the board."""
+    steps = [Step(s["name"], s["accuracy"], s["macs"], s["weights"]) for s in figures["steps"]]
+    share = results.accuracy
+    if share.int8_onnx is not None:
+        steps.append(Step("int8 in onnxruntime", share.int8_onnx))
+    return (*steps, Step("exact simulator", share.simulator), Step(f"board ({results.target})", share.device))
+
+
+def memory_uses(board: Board, results: Results, info: dict[str, Any]) -> tuple[MemoryUse, ...]:
+    """Flash and RAM of the image against what the board has; nothing for the board `host`."""
+    flash, ram = results.flash_bytes, results.ram_bytes
+    if board.is_host or flash is None or ram is None:
+        return ()
+    constants = min(int(info["constants_bytes"]), flash)
+    activations, stack = min(results.activations_bytes, ram), results.stack_bytes or 0
+    regions = {board.data, board.activations}
+    return (
+        MemoryUse("flash", (("weights and tables", constants), ("code", flash - constants)), board.code.size),
+        MemoryUse(
+            "RAM",
+            (("activations", activations), ("stack, reserved", stack), ("link and variables", ram - activations)),
+            sum(memory.size for memory in board.memory if memory.name in regions),
+        ),
+    )
+
+
+def planned_tensors(info: dict[str, Any]) -> tuple[PlannedTensor, ...]:
+    """Which bytes of the activation buffer hold what during which layers, from network_c_info.json.
+
+    A tensor lives from the layer that writes it to the last one that reads it; whoever wrote an offset last is read there.
+    """
+    lives = [_Life(f"input {i}", edge["offset"], edge["size"], 0) for i, edge in enumerate(info["inputs"])]
+    at = {life.offset: life for life in lives}
+    for layer in info["layers"]:
+        index = layer["index"]
+        for offset in layer["input_offsets"]:
+            at[offset].last = index
+        if layer["scratch_bytes"]:
+            lives.append(_Life(f"scratch of {index}", layer["scratch_offset"], layer["scratch_bytes"], index))
+        for offset, size in zip(layer["output_offsets"], _output_sizes(layer), strict=True):
+            at[offset] = _Life(f"{index}: {layer['operator']}", offset, size, index)
+            lives.append(at[offset])
+    for edge in info["outputs"]:
+        at[edge["offset"]].last = len(info["layers"]) - 1
+    return tuple(PlannedTensor(life.name, life.offset, life.size, life.first, life.last) for life in lives)
+
+
+class _Life:
+    """A tensor while its last reader is not known yet."""
+
+    def __init__(self, name: str, offset: int, size: int, first: int) -> None:
+        self.name, self.offset, self.size, self.first, self.last = name, offset, size, first, first
+
+
+def _output_sizes(layer: dict[str, Any]) -> list[int]:
+    """Bytes of each output: their shares of output_bytes are those of their elements."""
+    elements = [int(np.prod(shape, dtype=np.int64)) for shape in layer["output_shapes"]]
+    return [layer["output_bytes"] * count // max(sum(elements), 1) for count in elements]
+
+
+def layer_rows(info: dict[str, Any]) -> tuple[LayerRow, ...]:
+    """The layers table of the page."""
+    return tuple(
+        LayerRow(
+            layer["index"], layer["operator"], layer["summary"], layer["macs"], layer["weights_bytes"], layer["output_bytes"]
+        )
+        for layer in info["layers"]
+    )
