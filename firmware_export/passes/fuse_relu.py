@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from firmware_export.graph import Graph, Node
+from firmware_export.activation import fused_activation
+from firmware_export.graph import Graph, GraphError, Node
 from firmware_export.passes._rewrite import readers
+
+CLAMPING = ("conv2d", "depthwise_conv2d", "fully_connected", "add", "average_pool2d", "max_pool2d")
+"""Operators that TFLite knows with a fused activation."""
 
 
 def fuse_relu(graph: Graph) -> Graph:
@@ -25,13 +29,18 @@ def fuse_relu(graph: Graph) -> Graph:
 
 
 def _fits(graph: Graph, maker: Node, relu: Node) -> bool:
-    if (
-        "clamp" not in maker.attributes
-        or graph.tensors[relu.inputs[0]].quantization != graph.tensors[relu.outputs[0]].quantization
-    ):
+    """Whether one clamp can do what both do, and the maker can be written to TFLite with it."""
+    before, after = graph.tensors[relu.inputs[0]], graph.tensors[relu.outputs[0]]
+    if maker.op not in CLAMPING or before.quantization != after.quantization:
         return False
     low, high = _intersection(maker, relu)
-    return low <= high
+    if low > high:
+        return False
+    try:
+        fused_activation((low, high), after)
+    except GraphError:
+        return False
+    return True
 
 
 def _intersection(maker: Node, relu: Node) -> tuple[int, int]:
