@@ -33,7 +33,7 @@ Makes, in DIR/<recipe>/train:
 
 def main(arguments: list[str]) -> int:
     """Runs the stage `train`; 0, or a PipelineError."""
-    options = parser().parse_args(arguments)
+    options = parser().parse_intermixed_args(arguments)
     recipe = load_recipe(options.recipe, options.overrides)
     with Stage(Path(options.build) / recipe.name, "train", stage_config(recipe)) as stage:
         if stage.unchanged:

@@ -246,6 +246,8 @@ def read_idx(packed: bytes, rank: int, name: str) -> Uint8:
         raise DataError(
             f"{name} begins with {header[:4].hex(' ')}; an IDX file of uint8 with {rank} sizes begins 00 00 08 0{rank}"
         )
+    if len(header) < header_size:
+        raise DataError(f"{name} ends within its header of {header_size} bytes; get the file again")
     sizes = tuple(int(n) for n in np.frombuffer(header[4:], ">u4"))
     claimed = math.prod(sizes)
     if claimed == 0 or claimed > 1032 * len(packed):
