@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from firmware_export.graph import ABSENT, DTYPES, Graph, GraphError, Node, Quantization, Tensor
-from firmware_export.model_file import MAX_ELEMENTS, MAX_OPERATORS, MAX_RANK, shown
+from firmware_export.model_file import MAX_ELEMENTS, MAX_OPERATORS, MAX_RANK
 from firmware_export.operators import operator_of
 
 ARITHMETICS = ("double",)
@@ -36,7 +36,7 @@ def check(graph: Graph) -> None:
 
 
 def _check_tensor(tensor: Tensor) -> None:
-    name = f"tensor '{shown(tensor.name)}'"
+    name = f"tensor '{tensor.name}'"
     if tensor.dtype not in DTYPES:
         raise GraphError(f"{name} is {tensor.dtype}; supported: {', '.join(DTYPES)}")
     if len(tensor.shape) > MAX_RANK:
@@ -89,15 +89,13 @@ def _check_edges(graph: Graph) -> None:
         for index in edges:
             tensor = _tensor_at(graph, index, f"model {what}")
             if tensor.is_constant:
-                raise GraphError(f"model {what} '{shown(tensor.name)}' is a constant; expected a tensor that is {what}")
+                raise GraphError(f"model {what} '{tensor.name}' is a constant; expected a tensor that is {what}")
             if max(tensor.shape, default=1) > MAX_EDGE_SIZE:
-                raise GraphError(
-                    f"model {what} '{shown(tensor.name)}' {tensor.shape}; supported: sizes up to {MAX_EDGE_SIZE:,}"
-                )
+                raise GraphError(f"model {what} '{tensor.name}' {tensor.shape}; supported: sizes up to {MAX_EDGE_SIZE:,}")
     for index in graph.inputs:
         tensor = graph.tensors[index]
         if len(tensor.shape) > 1 and tensor.shape[0] != 1:
-            raise GraphError(f"model input '{shown(tensor.name)}' {tensor.shape} has batch {tensor.shape[0]}; supported: 1")
+            raise GraphError(f"model input '{tensor.name}' {tensor.shape} has batch {tensor.shape[0]}; supported: 1")
 
 
 def _tensor_at(graph: Graph, index: int, what: str) -> Tensor:
@@ -116,15 +114,15 @@ def _check_order(graph: Graph) -> None:
                 continue
             tensor = _tensor_at(graph, index, where)
             if not tensor.is_constant and index not in written:
-                raise GraphError(f"{where} reads tensor '{shown(tensor.name)}' before anything has written it")
+                raise GraphError(f"{where} reads tensor '{tensor.name}' before anything has written it")
         for index in node.outputs:
             tensor = _tensor_at(graph, index, where)
             if tensor.is_constant or index in written:
-                raise GraphError(f"{where} writes tensor '{shown(tensor.name)}', which already has a value")
+                raise GraphError(f"{where} writes tensor '{tensor.name}', which already has a value")
             written.add(index)
     for index in graph.outputs:
         if index not in written or index in graph.inputs:
-            raise GraphError(f"model output '{shown(graph.tensors[index].name)}' is written by no operator")
+            raise GraphError(f"model output '{graph.tensors[index].name}' is written by no operator")
 
 
 def _check_inference(graph: Graph, place: int, node: Node) -> None:
@@ -140,4 +138,4 @@ def _check_inference(graph: Graph, place: int, node: Node) -> None:
         tensor = graph.tensors[index]
         if (spec.shape, spec.dtype) != (tensor.shape, tensor.dtype):
             found = f"{tensor.dtype} {tensor.shape}"
-            raise GraphError(f"{where} writes {found} '{shown(tensor.name)}'; its inputs make {spec.dtype} {spec.shape}")
+            raise GraphError(f"{where} writes {found} '{tensor.name}'; its inputs make {spec.dtype} {spec.shape}")

@@ -17,8 +17,9 @@ MAX_OPERATORS = 10_000
 MAX_RANK = 6
 """NN_MAX_RANK of runtime/nn.h."""
 
-DAMAGE = (struct.error, ValueError, TypeError, IndexError, KeyError, AttributeError, ArithmeticError, AssertionError)
-"""What Python's own readers raise on bytes that make no sense; `damage` turns it into a GraphError."""
+POINTS_OUTSIDE = (struct.error, ValueError, TypeError, IndexError, ArithmeticError)
+WRONG_KIND = (KeyError, AttributeError, AssertionError)
+"""What Python's own readers raise on bytes that make no sense."""
 
 
 @contextmanager
@@ -30,11 +31,13 @@ def damage(what: str, named: bool = False) -> Iterator[None]:
     try:
         yield
     except GraphError as error:
-        if not named:
-            raise
-        raise GraphError(f"{what}: {error}") from None
-    except DAMAGE as error:
-        raise GraphError(f"{what} is damaged ({type(error).__name__}: {shown(str(error))}); export the model again") from None
+        raise GraphError(printable(f"{what}: {error}" if named else str(error))) from None
+    except POINTS_OUTSIDE as error:
+        raise GraphError(
+            f"{what} is damaged: an offset, length or number in it makes no sense; export the model again"
+        ) from error
+    except WRONG_KIND as error:
+        raise GraphError(f"{what} is damaged: a part of it is missing or of another kind; export the model again") from error
     except MemoryError:
         raise GraphError(f"{what} claims more memory than there is; export the model again") from None
 
@@ -78,7 +81,12 @@ def read_model(path: Path) -> Graph:
         raise GraphError(f"{path.name}: {error}") from None
 
 
-def shown(name: str) -> str:
-    """A name from a file, fit for one line of text: printable characters only, at most 60 of them."""
-    text = "".join(character if character.isprintable() else "?" for character in name[:61])
+def printable(text: str) -> str:
+    """The text without what could act on a terminal or end a line: every other character becomes a question mark."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def shown(name: str | bytes) -> str:
+    """A name from a file, fit for one line of text: printable, at most 60 characters."""
+    text = printable(name[:240].decode(errors="replace") if isinstance(name, bytes) else name[:61])
     return text if len(text) <= 60 else text[:57] + "..."

@@ -86,6 +86,8 @@ class OnnxReader:
     def _define(self, name: str) -> None:
         """Holds that a name gets one value."""
         places = (self._constants, self._file_inputs, self._stored, self._dequantized, self._pending)
+        if not isinstance(name, str):
+            raise GraphError(f"the name '{shown(name)}' is no UTF-8 text; the file is damaged")
         if not name or any(name in place for place in places):
             raise GraphError(f"the value '{shown(name)}' is made twice; the file is damaged")
 
@@ -108,7 +110,7 @@ class OnnxReader:
             raise GraphError(f"model input '{shown(value.name)}' is {dtype}; supported: float32 and int8")
         self._file_inputs[value.name] = shape
         if dtype == "int8":
-            self._stored[value.name] = self._add_tensor(Tensor(value.name, our_shape(shape), "int8"))
+            self._stored[value.name] = self._add_tensor(Tensor(shown(value.name), our_shape(shape), "int8"))
             self._inputs[value.name] = self._stored[value.name]
 
     def _visit(self, node: NodeProto) -> None:
@@ -154,7 +156,7 @@ class OnnxReader:
         quantization, dtype = quantization_of(node, array.ndim, self._constants)
         if array.dtype.kind not in "iu" or (len(node.input) > 2 and dtype != str(array.dtype)):
             raise GraphError(f"'{shown(name)}' is {array.dtype}, its zero point {dtype}; expected the same integer type")
-        return self._add_tensor(Tensor(name, array.shape, str(array.dtype), quantization, array))
+        return self._add_tensor(Tensor(shown(name), array.shape, str(array.dtype), quantization, array))
 
     def _quantize(self, node: NodeProto) -> int:
         name = node.input[0] if node.input else ""
@@ -174,7 +176,7 @@ class OnnxReader:
     def _quantized_input(self, name: str, quantization: Quantization) -> int:
         """A float input behind its QuantizeLinear: the graph takes the stored values themselves."""
         if name not in self._inputs:
-            tensor = Tensor(name, our_shape(self._file_inputs[name]), "int8", quantization)
+            tensor = Tensor(shown(name), our_shape(self._file_inputs[name]), "int8", quantization)
             self._inputs[name] = self._add_tensor(tensor)
         return self._inputs[name]
 
@@ -205,13 +207,11 @@ class OnnxReader:
         """DequantizeLinear and QuantizeLinear with nothing but clamps between them: nothing, or a relu node."""
         tensor = self._graph.tensors[index]
         if tensor.is_constant:
-            raise GraphError(f"quantizes the constant '{shown(tensor.name)}' again; supported: constants stored as integers")
+            raise GraphError(f"quantizes the constant '{tensor.name}' again; supported: constants stored as integers")
         if tensor.quantization == quantization and clamp_of(bounds or UNBOUNDED, tensor) == EVERY_INT8:
             return index
         if bounds is None:
-            raise GraphError(
-                f"'{shown(tensor.name)}' is quantized again with another scale; supported: one scale for each value"
-            )
+            raise GraphError(f"'{tensor.name}' is quantized again with another scale; supported: one scale for each value")
         output = self._add_tensor(Tensor(f"{tensor.name}/relu", (), "int8", quantization))
         self._append("Relu", OnnxMatch("Relu", {}, (index,), (output,), bounds, self._graph))
         if index in self._orders:
@@ -223,7 +223,7 @@ class OnnxReader:
         if len(file_node.output) != 1:
             raise GraphError(f"{file_node.op_type} has {len(file_node.output)} outputs; supported: 1")
         inputs = self._in_our_order(file_node, tuple(self._operand(file_node, name) for name in file_node.input))
-        output = self._add_tensor(Tensor(file_node.output[0], (), "int8", quantization))
+        output = self._add_tensor(Tensor(shown(file_node.output[0]), (), "int8", quantization))
         match = OnnxMatch(file_node.op_type, attributes_of(file_node), inputs, (output,), clamp, self._graph)
         with damage(f"'{shown(file_node.name or file_node.output[0])}' ({file_node.op_type})", named=True):
             self._append(file_node.op_type, match)
@@ -249,7 +249,7 @@ class OnnxReader:
             array = self._constants[name]
             if array.dtype == np.float32:
                 raise GraphError(f"{reader.op_type} reads the float32 constant '{shown(name)}'; store it as integers (QDQ)")
-            return self._add_tensor(Tensor(name, array.shape, str(array.dtype), None, array))
+            return self._add_tensor(Tensor(shown(name), array.shape, str(array.dtype), None, array))
         if name in self._pending or name in self._file_inputs:
             raise GraphError(
                 f"{reader.op_type} reads '{shown(name)}' in float32; expected QuantizeLinear and DequantizeLinear before it"
@@ -260,7 +260,7 @@ class OnnxReader:
         """A Flatten, Reshape, ...: nothing, a reshape node, or an order that the next operator's weights take on."""
         tensor = self._graph.tensors[index]
         if tensor.is_constant:
-            raise GraphError(f"{file_node.op_type} of the constant '{shown(tensor.name)}'; store it in its final shape")
+            raise GraphError(f"{file_node.op_type} of the constant '{tensor.name}'; store it in its final shape")
         before = onnx_shape(tensor.shape)
         argument = None
         if len(file_node.input) > 1 and file_node.input[1] and file_node.op_type != "Dropout":
@@ -275,7 +275,7 @@ class OnnxReader:
             raise GraphError(
                 f"{file_node.op_type} from {before} to {after} moves channels; that needs a transpose: not supported"
             )
-        output = self._add_tensor(replace(tensor, name=file_node.output[0], shape=our_shape(after)))
+        output = self._add_tensor(replace(tensor, name=shown(file_node.output[0]), shape=our_shape(after)))
         if not usual and order is not None:
             self._orders[output] = order
         self._graph.nodes.append(Node("reshape", (index,), (output,), {"shape": our_shape(after)}))

@@ -187,7 +187,7 @@ class _Reader:
         code = self._model.OperatorCodes(place)
         number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
         if number == schema.BuiltinOperator.CUSTOM:
-            name = shown((code.CustomCode() or b"").decode(errors="replace"))
+            name = shown(code.CustomCode() or b"")
             raise GraphError(f"operator {index} is the custom operator '{name}'; supported: TFLite's built-in operators only")
         builtin = BUILTIN_NAMES.get(number, f"number {number}")
         if builtin not in _operators_by_builtin():
@@ -207,34 +207,32 @@ class _Reader:
     def _tensor(self, tensor: Any) -> Tensor:
         raw_name = tensor.Name() or b""
         self._spend(len(raw_name))
-        name = raw_name.decode(errors="replace")
+        name = shown(raw_name)
         dtype = _dtype(tensor, name)
         shape = self._shape(tensor, name)
         if tensor.Sparsity() is not None:
-            raise GraphError(f"tensor '{shown(name)}' is stored sparse; supported: dense tensors (export without sparsity)")
+            raise GraphError(f"tensor '{name}' is stored sparse; supported: dense tensors (export without sparsity)")
         if tensor.IsVariable():
-            raise GraphError(f"tensor '{shown(name)}' keeps its value between inferences; supported: models without state")
+            raise GraphError(f"tensor '{name}' keeps its value between inferences; supported: models without state")
         quantization = self._quantization(tensor.Quantization(), name, shape)
         return Tensor(name, shape, dtype, quantization, self._constant(tensor, name, shape, dtype))
 
     def _shape(self, tensor: Any, name: str) -> tuple[int, ...]:
         if tensor.ShapeLength() > MAX_RANK or tensor.ShapeSignatureLength() > MAX_RANK:
-            raise GraphError(f"tensor '{shown(name)}' has {tensor.ShapeLength():,} dimensions; supported: up to {MAX_RANK}")
+            raise GraphError(f"tensor '{name}' has {tensor.ShapeLength():,} dimensions; supported: up to {MAX_RANK}")
         shape = tuple(int(size) for size in self._vector(tensor.ShapeAsNumpy()))
         signature = tuple(int(size) for size in self._vector(tensor.ShapeSignatureAsNumpy()))
         if any(size < 0 for size in (*shape, *signature[1:])):  # a signature of -1 for the batch alone is common and harmless
-            raise GraphError(
-                f"tensor '{shown(name)}' has the dynamic shape {signature or shape}; export with a fixed input shape"
-            )
+            raise GraphError(f"tensor '{name}' has the dynamic shape {signature or shape}; export with a fixed input shape")
         if 0 in shape or math.prod(shape) > MAX_ELEMENTS:
-            raise GraphError(f"tensor '{shown(name)}' has the shape {shape}; supported: 1 to {MAX_ELEMENTS:,} elements")
+            raise GraphError(f"tensor '{name}' has the shape {shape}; supported: 1 to {MAX_ELEMENTS:,} elements")
         return shape
 
     def _quantization(self, quantization: Any, name: str, shape: tuple[int, ...]) -> Quantization | None:
         if quantization is None or quantization.ScaleLength() == 0:
             return None
         if quantization.DetailsType() != schema.QuantizationDetails.NONE:
-            raise GraphError(f"tensor '{shown(name)}' has a custom quantization; supported: scale and zero point")
+            raise GraphError(f"tensor '{name}' has a custom quantization; supported: scale and zero point")
         scale = self._vector(quantization.ScaleAsNumpy()).astype(np.float32)
         zero_point = self._vector(quantization.ZeroPointAsNumpy()).astype(np.int64)
         if zero_point.size == 0:
@@ -246,20 +244,18 @@ class _Reader:
         """The bytes of a constant, or None for a tensor that is computed."""
         count = self._count(self._model.BuffersLength(), "buffers", 10 * MAX_OPERATORS)
         if tensor.ExternalBuffer() or not 0 <= tensor.Buffer() < max(count, 1):
-            raise GraphError(
-                f"tensor '{shown(name)}' names buffer {tensor.Buffer()}, which the file does not have; it is damaged"
-            )
+            raise GraphError(f"tensor '{name}' names buffer {tensor.Buffer()}, which the file does not have; it is damaged")
         if count == 0:
             return None
         buffer = self._model.Buffers(tensor.Buffer())
         if buffer.Offset() > 1 or buffer.Size() > 1:
-            raise GraphError(f"the data of tensor '{shown(name)}' lies outside the flatbuffer; supported: files below 2 GB")
+            raise GraphError(f"the data of tensor '{name}' lies outside the flatbuffer; supported: files below 2 GB")
         if buffer.DataLength() == 0:
             return None
         data = self._vector(buffer.DataAsNumpy())
         expected = math.prod(shape) * DTYPES[dtype].itemsize
         if data.size != expected:
-            raise GraphError(f"tensor '{shown(name)}' {shape} {dtype} has {data.size:,} bytes of data, expected {expected:,}")
+            raise GraphError(f"tensor '{name}' {shape} {dtype} has {data.size:,} bytes of data, expected {expected:,}")
         return np.frombuffer(data.tobytes(), DTYPES[dtype].newbyteorder("<")).astype(DTYPES[dtype]).reshape(shape)
 
     def _add_node(self, graph: Graph, builtin: str, operator: Any, wire: tuple[tuple[int, ...], ...]) -> None:
@@ -276,9 +272,9 @@ class _Reader:
 def _dtype(tensor: Any, name: str) -> str:
     dtype = TYPE_NAMES.get(tensor.Type(), str(tensor.Type()))
     if dtype in ("int4", "int2", "uint4"):
-        raise GraphError(f"tensor '{shown(name)}' is packed {dtype}; supported: int8 (export with 8-bit weights)")
+        raise GraphError(f"tensor '{name}' is packed {dtype}; supported: int8 (export with 8-bit weights)")
     if dtype not in DTYPES:
-        raise GraphError(f"tensor '{shown(name)}' is {dtype}; supported: {', '.join(DTYPES)}")
+        raise GraphError(f"tensor '{name}' is {dtype}; supported: {', '.join(DTYPES)}")
     return dtype
 
 
@@ -287,7 +283,7 @@ def _refuse_float(operator: TfliteOperator) -> None:
     tensors = [operator.graph.tensors[index] for index in (*operator.inputs, *operator.outputs) if index != ABSENT]
     activations = [tensor for tensor in tensors if not tensor.is_constant]
     for tensor in activations:
-        name = shown(tensor.name)
+        name = tensor.name
         if tensor.dtype == "float32":
             if any(t.dtype == "int8" for t in tensors):
                 raise GraphError(

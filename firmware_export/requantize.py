@@ -12,6 +12,8 @@ import numpy.typing as npt
 
 Int64 = npt.NDArray[np.int64]
 Float64 = npt.NDArray[np.float64]
+Integers = Int64 | int
+"""One value for all, or an array that broadcasts."""
 
 INT8_MIN, INT8_MAX = -128, 127
 MAX_SHIFT = 30
@@ -41,7 +43,7 @@ def wrap_int32(x: Int64) -> Int64:
     return x.astype(np.int32).astype(np.int64)
 
 
-def high_mul(x: Int64, multiplier: Int64) -> Int64:
+def high_mul(x: Int64, multiplier: Integers) -> Int64:
     """gemmlowp's SaturatingRoundingDoublingHighMul: round(x * multiplier / 2^31), halves towards plus infinity.
 
     Its truncating division with the nudge 2^30 or 1 - 2^30 is this one shift. Only -2^31 * -2^31 saturates there.
@@ -49,15 +51,17 @@ def high_mul(x: Int64, multiplier: Int64) -> Int64:
     return np.minimum((x * multiplier + (1 << 30)) >> 31, (1 << 31) - 1)
 
 
-def rounding_divide_by_pot(x: Int64, exponent: Int64) -> Int64:
+def rounding_divide_by_pot(x: Int64, exponent: Integers) -> Int64:
     """gemmlowp's RoundingDivideByPOT: x / 2^exponent, halves away from zero; exponent in [0, 31]."""
-    mask = (np.int64(1) << exponent) - 1
+    mask = (1 << np.asarray(exponent, np.int64)) - 1
     threshold = (mask >> 1) + (x < 0)
-    return (x >> exponent) + ((x & mask) > threshold)
+    up: Int64 = ((x & mask) > threshold).astype(np.int64)
+    return (x >> exponent) + up
 
 
-def requantize(x: Int64, multiplier: Int64, shift: Int64) -> Int64:
+def requantize(x: Int64, multiplier: Integers, shift: Integers) -> Int64:
     """TFLite's MultiplyByQuantizedMultiplier: x * multiplier * 2^(shift - 31), rounded twice. int32 in and out."""
+    shift = np.asarray(shift, np.int64)
     shifted = wrap_int32(x << np.maximum(shift, 0))
     return rounding_divide_by_pot(high_mul(shifted, multiplier), np.maximum(-shift, 0))
 

@@ -20,11 +20,16 @@ def pick(rng: np.random.Generator, low: int, high: int) -> int:
     return int(rng.integers(low, high + 1))
 
 
+def pick_zero_point(rng: np.random.Generator) -> int:
+    """One of ZERO_POINTS."""
+    return ZERO_POINTS[pick(rng, 0, len(ZERO_POINTS) - 1)]
+
+
 def random_quantization(rng: np.random.Generator) -> Quantization:
     """One scale, log-uniform in 2^-9 .. 2^1 (a power of two every fourth time, which makes ties), a telling zero point."""
     exponent = float(rng.uniform(-9, 1))
     scale = 2.0 ** (round(exponent) if rng.random() < 0.25 else exponent)
-    return Quantization.per_tensor(float(np.float32(scale)), int(rng.choice(ZERO_POINTS)))
+    return Quantization.per_tensor(float(np.float32(scale)), pick_zero_point(rng))
 
 
 def activation(shape: Shape, quantization: Quantization, name: str = "x") -> Tensor:
@@ -58,7 +63,7 @@ def spread_output(rng: np.random.Generator, x: Tensor, weights: Tensor, depth: i
     """An output scale at which random sums of `depth` products have a standard deviation of about `spread` steps."""
     assert weights.quantization is not None
     deviation = 74.0 * 73.0 * np.sqrt(depth) * x.scale * float(np.median(weights.quantization.scale))
-    return Quantization.per_tensor(float(np.float32(deviation / spread)), int(rng.choice(ZERO_POINTS)))
+    return Quantization.per_tensor(float(np.float32(deviation / spread)), pick_zero_point(rng))
 
 
 def tied(x: Tensor, weights: Tensor, depth: int) -> tuple[Tensor, Tensor, Quantization]:

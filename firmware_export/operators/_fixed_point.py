@@ -14,8 +14,8 @@ from firmware_export.requantize import Int64, high_mul, rounding_divide_by_pot
 INT32_MAX = (1 << 31) - 1
 
 
-def _q31(real: float) -> np.int64:
-    return np.int64(round(real * 2**31))
+def _q31(real: float) -> int:
+    return round(real * 2**31)
 
 
 def saturating_shift(x: Int64, bits: int) -> Int64:
@@ -46,9 +46,9 @@ def _exp_of_small(x: Int64) -> Int64:
     centred = x + (1 << 28)
     square = high_mul(centred, centred)
     cube = high_mul(square, centred)
-    fourth = rounding_divide_by_pot(high_mul(square, square), np.int64(2))
+    fourth = rounding_divide_by_pot(high_mul(square, square), 2)
     tail = high_mul(fourth + cube, _q31(1 / 3)) + square
-    series = centred + rounding_divide_by_pot(tail, np.int64(1))
+    series = centred + rounding_divide_by_pot(tail, 1)
     at_eighth = _q31(math.exp(-1 / 8))
     return at_eighth + high_mul(series, at_eighth)
 
@@ -56,7 +56,7 @@ def _exp_of_small(x: Int64) -> Int64:
 def reciprocal_of_one_plus(x: Int64) -> Int64:
     """1 / (1 + x) in Q0.31 for x in [0, 1) in Q0.31: three Newton steps from 48/17 - 32/17 * (1 + x) / 2, in Q2.29."""
     half_denominator = (x + INT32_MAX + 1) // 2
-    estimate = np.int64(round(48 / 17 * 2**29)) + high_mul(half_denominator, np.int64(round(-32 / 17 * 2**29)))
+    estimate = round(48 / 17 * 2**29) + high_mul(half_denominator, round(-32 / 17 * 2**29))
     for _ in range(3):
         error = (1 << 29) - high_mul(half_denominator, estimate)
         estimate = estimate + saturating_shift(high_mul(estimate, error), 2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from firmware_export.read_onnx import OnnxMatch
     from firmware_export.read_tflite import TfliteOperator
     from firmware_export.write_tflite import TfliteWriter
+
+
+T = TypeVar("T", bound=np.number[Any])
 
 
 @dataclass(frozen=True)
@@ -74,10 +77,10 @@ class Window:
             if before >= self.kernel[axis] or last >= self.size[axis]:
                 raise GraphError(f"padding {self.padding} leaves windows without any pixel of the image's {edge}")
 
-    def patches(self, x: Array, fill: float, dtype: npt.DTypeLike) -> Array:
+    def patches(self, x: npt.NDArray[T], fill: int) -> npt.NDArray[T]:
         """What lies under each window, as a view [output h, output w, kernel h, kernel w, channels]; `fill` outside."""
         top, bottom, left, right = self.padding
-        padded = np.pad(x[0].astype(dtype), ((top, bottom), (left, right), (0, 0)), constant_values=fill)
+        padded = np.pad(x[0], ((top, bottom), (left, right), (0, 0)), constant_values=fill)
         rows, columns, depth = padded.strides
         strides = (
             rows * self.stride[0], columns * self.stride[1], rows * self.dilation[0], columns * self.dilation[1], depth

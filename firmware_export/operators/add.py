@@ -69,8 +69,8 @@ class Add(Operator):
         for side, x in zip(sides, inputs, strict=True):
             assert x is not None
             raised = (x.astype(np.int64) - side.zero_point) << HEADROOM_BITS
-            total = total + requantize(raised, np.int64(side.multiplier), np.int64(side.shift))
-        scaled = requantize(total, np.int64(output.multiplier), np.int64(output.shift))
+            total = total + requantize(raised, side.multiplier, side.shift)
+        scaled = requantize(total, output.multiplier, output.shift)
         return [to_int8(scaled, output.zero_point, clamp_attribute(node))]
 
     def emit(self, graph: Graph, node: Node) -> LayerCode:
@@ -99,7 +99,7 @@ class Add(Operator):
             quantizations = [make.random_quantization(rng) for _ in range(2)]
             output = max(q.scale[0] for q in quantizations) * 2.0 ** rng.uniform(-1, 2)
             scales = (float(quantizations[0].scale[0]), float(quantizations[1].scale[0]), float(output))
-            zero_points = tuple(int(rng.choice(make.ZERO_POINTS)) for _ in range(3))
+            zero_points = (make.pick_zero_point(rng), make.pick_zero_point(rng), make.pick_zero_point(rng))
             clamp = make.random_clamp(rng, Quantization.per_tensor(scales[2], zero_points[2]))
             yield _example(shape, scales, zero_points, f"random {index}", clamp=clamp)
 

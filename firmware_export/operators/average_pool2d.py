@@ -46,8 +46,8 @@ class AveragePool2d(Operator):
         _, window = pool_parts(graph, node)
         x = inputs[0]
         assert x is not None
-        sums = window.patches(x, 0, np.int64).sum((2, 3))
-        counts = window.patches(np.ones_like(x), 0, np.int64).sum((2, 3))
+        sums = window.patches(x.astype(np.int64), 0).sum((2, 3))
+        counts = window.patches(np.ones(x.shape, np.int64), 0).sum((2, 3))
         quotients = np.sign(sums) * ((np.abs(sums) + counts // 2) // counts)
         return [np.clip(quotients, *clamp_attribute(node)).astype(np.int8)[np.newaxis]]
 

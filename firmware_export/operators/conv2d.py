@@ -54,7 +54,7 @@ class Conv2d(Operator):
         outputs = weights.shape[0]
         bias = int32_bias(graph, node, outputs)
         # float64 holds every sum exactly: fewer than 2^38 products of at most 2^15 each
-        patches = window.patches(image.astype(np.float64) - x.zero_point, 0, np.float64)
+        patches = window.patches(image.astype(np.float64) - x.zero_point, 0)
         matrix = weights.data.astype(np.float64).reshape(outputs, -1).T
         sums = (patches.reshape(-1, matrix.shape[0]) @ matrix).astype(np.int64)
         sums += 0 if bias is None else bias.astype(np.int64).reshape(-1)

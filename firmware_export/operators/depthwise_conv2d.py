@@ -53,7 +53,7 @@ class DepthwiseConv2d(Operator):
         x, weights, window = _parts(graph, node)
         image = inputs[0]
         assert image is not None and weights.data is not None
-        patches = window.patches(image.astype(np.int32) - x.zero_point, 0, np.int32)
+        patches = window.patches(image.astype(np.int32) - x.zero_point, 0)
         taps = weights.data.astype(np.int32).reshape(*window.kernel, window.channels, -1)
         bias = int32_bias(graph, node, weights.shape[3])
         sums = np.zeros((*window.output, *taps.shape[2:]), np.int64)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from firmware_export.graph import ABSENT, Array, Graph, GraphError, Node, Quantization, Tensor
+from firmware_export.graph import ABSENT, Array, Attribute, Graph, GraphError, Node, Quantization, Tensor
 from firmware_export.operators import Constant, Example, LayerCode, Operator, OutputSpec
 from firmware_export.operators import _examples as make
 from firmware_export.operators._accumulator import OutputStage, folded_bias, int8_weights, int32_bias
@@ -107,7 +107,10 @@ class FullyConnected(Operator):
         options = op.options_as(schema.FullyConnectedOptionsT)
         if options.weightsFormat != schema.FullyConnectedOptionsWeightsFormat.DEFAULT:
             raise GraphError(f"weights format {options.weightsFormat}; supported: 0 (DEFAULT)")
-        attributes = {"clamp": op.clamp(options.fusedActivationFunction), "keep_dims": int(bool(options.keepNumDims))}
+        attributes: dict[str, Attribute] = {
+            "clamp": op.clamp(options.fusedActivationFunction),
+            "keep_dims": int(bool(options.keepNumDims)),
+        }
         return Node(self.name, op.inputs, op.outputs, attributes)
 
     def read_onnx(self, match: OnnxMatch) -> Node:
@@ -133,7 +136,7 @@ class FullyConnected(Operator):
         data = match.constant(1) if transposed else match.constant(1).T.copy()
         ours = match.add_constant(weights.name, data, quantization)
         keep_dims = int(match.op_type == "MatMul" and len(match.input(0).shape) != 2)
-        attributes = {"clamp": match.int8_clamp(), "keep_dims": keep_dims}
+        attributes: dict[str, Attribute] = {"clamp": match.int8_clamp(), "keep_dims": keep_dims}
         return Node(self.name, (match.inputs[0], ours, *match.inputs[2:]), match.outputs, attributes)
 
     def write_tflite(self, graph: Graph, node: Node, writer: TfliteWriter) -> None:
@@ -176,7 +179,7 @@ def _example(
     if ties:
         x, weights, output = make.tied(x, weights, depth)
     b = make.random_bias(rng, x, weights, outputs) if bias else None
-    attributes = {"clamp": make.random_clamp(rng, output), "keep_dims": keep_dims}
+    attributes: dict[str, Attribute] = {"clamp": make.random_clamp(rng, output), "keep_dims": keep_dims}
     graph = make.single_node("fully_connected", (x, weights, b), output, attributes)
     return Example(graph, label, make.extreme_inputs(graph))
 

@@ -46,7 +46,7 @@ class MaxPool2d(Operator):
         _, window = pool_parts(graph, node)
         x = inputs[0]
         assert x is not None
-        largest = window.patches(x, INT8_MIN, np.int8).max((2, 3))
+        largest = window.patches(x.astype(np.int8), INT8_MIN).max((2, 3))
         return [np.clip(largest, *clamp_attribute(node)).astype(np.int8)[np.newaxis]]
 
     def emit(self, graph: Graph, node: Node) -> LayerCode:

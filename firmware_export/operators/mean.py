@@ -64,7 +64,7 @@ class Mean(Operator):
         factor, x = _factor(graph, node), inputs[0]
         assert x is not None
         sums = x.astype(np.int64).sum(_axes(graph, node)) - factor.count * factor.zero_point
-        scaled = requantize(sums, np.int64(factor.multiplier), np.int64(factor.shift))
+        scaled = requantize(sums, factor.multiplier, factor.shift)
         means = to_int8(scaled, int8_output(graph, node).zero_point, _clamp(node))
         return [means.reshape(self.infer(graph, node)[0].shape)]
 
@@ -116,7 +116,7 @@ class Mean(Operator):
         axes, rank = op.input(1).data, len(op.input(0).shape)
         if axes is None or axes.dtype not in (np.int32, np.int64):
             raise GraphError("MEAN with computed axes; supported: constant int32 axes")
-        wrapped = sorted({int(axis) % rank if -rank <= axis < rank else int(axis) for axis in axes.ravel()})
+        wrapped = sorted({int(axis) % rank if -rank <= axis < rank else int(axis) for axis in axes.ravel().tolist()})
         keep_dims = int(bool(op.options_as(schema.ReducerOptionsT).keepDims))
         return Node(self.name, op.inputs[:1], op.outputs, {"axes": tuple(wrapped), "keep_dims": keep_dims})
 

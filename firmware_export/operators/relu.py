@@ -45,7 +45,7 @@ class Relu(Operator):
         x = inputs[0]
         assert x is not None
         centred = x.astype(np.int64) - int8_input(graph, node).zero_point
-        scaled = requantize(centred, np.int64(multiplier), np.int64(shift))
+        scaled = requantize(centred, multiplier, shift)
         return [to_int8(scaled, int8_output(graph, node).zero_point, clamp_attribute(node))]
 
     def emit(self, graph: Graph, node: Node) -> LayerCode:

@@ -60,7 +60,7 @@ class Softmax(Operator):
         table[: entries.size] = entries
         rows = x.reshape(-1, x.shape[-1]).astype(np.int64)
         exps = table[rows.max(1, keepdims=True) - rows]
-        sums = rounding_divide_by_pot(exps, np.int64(SUM_INTEGER_BITS)).sum(1, keepdims=True)
+        sums = rounding_divide_by_pot(exps, SUM_INTEGER_BITS).sum(1, keepdims=True)
         headroom = 32 - np.frexp(sums.astype(np.float64))[1].astype(np.int64)
         reciprocals = reciprocal_of_one_plus((sums << headroom) - (1 << 31))
         exponent = SUM_INTEGER_BITS - headroom + 31 - 8
@@ -99,7 +99,7 @@ class Softmax(Operator):
             shape = (1, make.pick(rng, 2, 40))
             scale = float(np.exp2(rng.uniform(-10, 2)))
             beta = 1.0 if rng.random() < 0.7 else float(np.float32(rng.uniform(0.1, 4)))
-            yield _example(shape, scale, int(rng.choice(make.ZERO_POINTS)), f"random {index}", beta)
+            yield _example(shape, scale, make.pick_zero_point(rng), f"random {index}", beta)
 
     def read_tflite(self, op: TfliteOperator) -> Node:
         return Node(self.name, op.inputs, op.outputs, {"beta": float(op.options_as(schema.SoftmaxOptionsT).beta)})
