@@ -53,10 +53,10 @@ def high_mul(x: Int64, multiplier: Integers) -> Int64:
 
 def rounding_divide_by_pot(x: Int64, exponent: Integers) -> Int64:
     """gemmlowp's RoundingDivideByPOT: x / 2^exponent, halves away from zero; exponent in [0, 31]."""
-    mask = (1 << np.asarray(exponent, np.int64)) - 1
+    mask: Int64 = np.left_shift(1, np.asarray(exponent, np.int64)) - 1
     threshold = (mask >> 1) + (x < 0)
-    up: Int64 = ((x & mask) > threshold).astype(np.int64)
-    return (x >> exponent) + up
+    rounded: Int64 = (x >> exponent) + ((x & mask) > threshold)
+    return rounded
 
 
 def requantize(x: Int64, multiplier: Integers, shift: Integers) -> Int64:

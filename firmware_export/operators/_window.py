@@ -10,7 +10,7 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import as_strided
 
 from firmware_export.geometry import same_padding, valid_size
-from firmware_export.graph import Array, Attribute, GraphError, Node, Tensor
+from firmware_export.graph import Attribute, GraphError, Node, Tensor
 from firmware_export.operators._checks import MAX_SIZE, clamp_attribute, integers
 
 if TYPE_CHECKING:
