@@ -32,6 +32,8 @@ def clamp_of(bounds: Bounds, tensor: Tensor) -> Clamp:
     """
     if tensor.dtype != "int8":
         raise GraphError(f"tensor '{tensor.name}' is {tensor.dtype}; supported behind an operator: int8")
+    if not (math.isfinite(tensor.scale) and tensor.scale > 0):
+        raise GraphError(f"tensor '{tensor.name}' has the scale {tensor.scale}; supported: finite scales above 0")
     low, high = (_quantize(bound, tensor) for bound in bounds)
     if low > high:
         raise GraphError(f"the activation bounds {bounds} leave no value for tensor '{tensor.name}'")
