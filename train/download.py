@@ -84,8 +84,11 @@ def _read(answer: http.client.HTTPResponse, url: str) -> bytes:
 
 
 def _reason(error: Exception) -> str:
+    """Why, in printable characters: a server's own words are not trusted."""
     if isinstance(error, urllib.error.HTTPError):
-        return f"the server answered {error.code} {error.reason}"
-    if isinstance(error, urllib.error.URLError):
-        return str(error.reason)
-    return str(error) or type(error).__name__
+        reason = f"the server answered {error.code} {error.reason}"
+    elif isinstance(error, urllib.error.URLError):
+        reason = str(error.reason)
+    else:
+        reason = str(error) or type(error).__name__
+    return "".join(c if c.isascii() and c.isprintable() else "?" for c in reason[:200])
