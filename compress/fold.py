@@ -53,6 +53,7 @@ def layer_of(traced: fx.GraphModule, node: object) -> nn.Module | None:
     return None
 
 
+@torch.no_grad()
 def folded_parameters(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """Weights and bias that give norm(convolution(x)), computed in float64 and returned as float32.
 
@@ -73,10 +74,9 @@ def _fold(traced: fx.GraphModule, node: fx.Node, norm: nn.BatchNorm2d) -> None:
     convolution = layer_of(traced, source)
     if not isinstance(convolution, nn.Conv2d) or not isinstance(source, fx.Node) or len(source.users) != 1:
         raise GraphError(f"batch norm '{node.target}' does not directly follow one convolution; only that can be folded")
-    with torch.no_grad():
-        weights, bias = folded_parameters(convolution, norm)
-        convolution.weight.copy_(weights)
-        convolution.bias = nn.Parameter(bias)
+    weights, bias = folded_parameters(convolution, norm)
+    convolution.weight = nn.Parameter(weights)
+    convolution.bias = nn.Parameter(bias)
     _remove(traced.graph, node)
 
 
