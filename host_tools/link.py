@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from host_tools.board import Transport
+from host_tools.diagnosis import silent_line
 from host_tools.errors import LinkError
 from host_tools.frame import ANSWER, FRAME_MIN, ErrorCode, Frame, FrameReader, FrameType, encode, wire_size
 from host_tools.messages import BoardStats, Hello, Payload, RunAnswer, parse_hello, parse_run, parse_stats
@@ -30,8 +31,8 @@ _PATIENCE = (1, 1, 2, 4, 4)
 """Factors on the time-out of each attempt: a board that has become slower is given time to say so."""
 _RENEWALS = 5
 """How many resets, or spells of silence that a hello ended, one image may meet."""
-_FIRST_RUN_SECONDS = 5.0
-"""How long an inference may take while none has been measured."""
+_FIRST_RUN_SECONDS = 1.0
+"""What an inference is taken to last while none has been measured; the last of its time-outs ends after 38 times that."""
 _UNTIMED_BYTES_PER_SECOND = 20_000
 """For lines without a baud rate (emulators, processes)."""
 _HELLO_ANSWER = 256
@@ -257,10 +258,10 @@ class Link:
         data = self._request(FrameType.LAYERS, struct.pack("<H", first), self.hello.frame_max, 2 * self._run_seconds())
         payload = Payload(data, "layers")
         self._check_input_crc(payload.u32(), image)
-        sums = [value for (value,) in struct.iter_unpack("<I", payload.rest())]
-        if not 0 < len(sums) <= self.hello.layer_count - first:
-            raise LinkError(f"the board told {len(sums)} layers from {first} on; it has {self.hello.layer_count}")
-        return sums
+        sums = payload.rest()
+        if len(sums) % 4 or not 0 < len(sums) // 4 <= self.hello.layer_count - first:
+            raise LinkError(f"the board told {len(sums) / 4:g} layers from {first} on; it has {self.hello.layer_count}")
+        return list(struct.unpack(f"<{len(sums) // 4}I", sums))
 
     def _tensor_from(self, image: bytes, layer: int, output: int, offset: int) -> tuple[int, int, bytes]:
         self._write_input(image)
@@ -282,9 +283,12 @@ class Link:
         return _FIRST_RUN_SECONDS if self._inference_seconds is None else self._inference_seconds
 
     def _measure(self, elapsed: float) -> None:
-        """Keeps how long a run took; a repeated one says little, unless it is the only one."""
-        if self._inference_seconds is None or self._attempts == 1:
+        """Keeps how long a run took. Of a repeated one nobody knows which request was answered: it says only how long to
+        wait the next time, and that only when nothing better is known."""
+        if self._attempts == 1:
             self._inference_seconds = max(elapsed, 0.9 * (self._inference_seconds or 0.0))
+        elif self._inference_seconds is None:
+            self._inference_seconds = elapsed / 3
 
     def _wire_seconds(self, size: int) -> float:
         baud = self._transport.baud
@@ -315,7 +319,7 @@ class Link:
         try:
             hello = parse_hello(self._request(FrameType.HELLO, b"", _HELLO_ANSWER), self._session)
         except _Silence:
-            raise LinkError(self._silence()) from None
+            raise silent_line(self._transport, self._reader, self._echoed, connected=self._hello is not None) from None
         except _SessionLost:
             raise LinkError(f"{self._transport.description}: the board refuses every session; flash it again") from None
         self._check_model(hello)
@@ -381,19 +385,3 @@ class Link:
             found = sum(tensor.size for tensor in tensors), "/".join(sorted({tensor.dtype for tensor in tensors}))
             if found != (size, dtype):
                 raise LinkError(f"{where} {verb} {found[0]} bytes {found[1]}, expected {size} bytes {dtype}; {flash}")
-
-    def _silence(self) -> str:
-        where, baud = self._transport.description, self._transport.baud
-        rate = "" if baud is None else f" at {baud}"
-        if self._hello is not None:
-            return f"{where}: the board does not answer any more; power, cable, crash? Run the same command again to go on"
-        if self._echoed:
-            return f"{where}: no answer{rate}, the line sends back what it is sent; is a loop-back plug or an echo in the way?"
-        junk = self._reader.junk or self._reader.unfinished()
-        if junk:
-            shown = "".join(chr(b) if 32 <= b < 127 else "." for b in junk)
-            return (
-                f"{where}: no answer{rate}; {self._reader.received} bytes came that are not this link's ('{shown}'): "
-                "another program on the board, or another baud rate?"
-            )
-        return f"{where}: no answer{rate}; other baud? Or not flashed, no power, another port?"

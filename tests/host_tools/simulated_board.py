@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import random
+from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from firmware_export.toolchain import WARNINGS, host_toolchain
+from host_tools.frame import FrameReader, encode
 from host_tools.link import ExpectedModel, Link
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,21 +23,21 @@ RUNTIME = ROOT / "firmware_export" / "runtime"
 BOARDS = ROOT / "firmware_export" / "boards"
 INCLUDES = [f"-I{folder}" for folder in (RUNTIME, BOARDS, DEVICE)]
 LINK_SOURCES = [RUNTIME / "frame.c", RUNTIME / "server.c"]
+TRAP = ("-fsanitize=undefined", "-fsanitize-undefined-trap-on-error")
 HASH = (bytes([0x5A, 1, 2, 3]) + bytes(28)).hex()
 
 
 def compile_c(output: Path, sources: list[Path], *flags: str) -> Path:
-    """Builds a program or library from the link's C files and others, every warning an error."""
-    arguments = ["-std=c99", *WARNINGS, *INCLUDES, *flags, *map(str, [*LINK_SOURCES, *sources]), "-o", str(output)]
+    """Builds a program or library, every warning an error."""
+    arguments = ["-std=c99", *WARNINGS, *INCLUDES, *flags, *map(str, sources), "-o", str(output)]
     host_toolchain().run(arguments, f"compiling {output.name}")
     return output
 
 
 def build_simulated_board(folder: Path, *flags: str) -> Path:
     """The shared library; undefined behaviour in it ends the test process with SIGILL."""
-    sources = [DEVICE / "fake_network.c", DEVICE / "simulated_board.c"]
-    trap = ("-fsanitize=undefined", "-fsanitize-undefined-trap-on-error")
-    return compile_c(folder / "simulated_board.so", sources, "-O2", "-shared", "-fPIC", *trap, *flags)
+    sources = [*LINK_SOURCES, DEVICE / "fake_network.c", DEVICE / "simulated_board.c"]
+    return compile_c(folder / "simulated_board.so", sources, "-O2", "-shared", "-fPIC", *TRAP, *flags)
 
 
 def fake_digest(image: bytes) -> int:
@@ -123,10 +128,14 @@ def clean(data: bytes) -> bytes:
 
 
 class SimulatedLine:
-    """A transport to a simulated board. Time passes only while the host waits for bytes that do not come.
+    """A transport to a simulated board. Time passes only while the host waits for bytes.
 
     Args:
         to_board, to_host: what the line does to the bytes of each direction.
+    Attributes:
+        delay: seconds that an inference takes.
+        now: simulated seconds.
+        waits: the time-outs of all reads so far.
     """
 
     def __init__(
@@ -134,10 +143,11 @@ class SimulatedLine:
     ) -> None:
         self.description, self.baud = "simulated line", baud
         self.board, self.to_board, self.to_host = board, to_board, to_host
-        self.now = 0.0
+        self.now = self.delay = 0.0
+        self.waits: list[float] = []
         self.opened = self.closed = 0
-        self.sent = b""
-        self._pending = b""
+        self.sent: list[bytes] = []
+        self._pending: deque[tuple[float, bytes]] = deque()
 
     def open(self) -> None:
         self.opened += 1
@@ -146,13 +156,25 @@ class SimulatedLine:
         self.closed += 1
 
     def write(self, data: bytes) -> None:
-        self.sent = data
-        self._pending += self.to_host(self.board.exchange(self.to_board(data)))
+        self.sent.append(data)
+        runs, free = self.board.runs, max([self.now, *(ready for ready, _ in self._pending)])
+        answer = self.feed(data)
+        self._pending.append((free + self.delay * (self.board.runs - runs), answer))
+
+    def feed(self, data: bytes) -> bytes:
+        """What comes back to the host when it sends these bytes."""
+        return self.to_host(self.board.exchange(self.to_board(data)))
 
     def read(self, timeout: float) -> bytes:
-        data, self._pending = self._pending, b""
-        if not data:
-            self.now += timeout
+        self.waits.append(timeout)
+        data = b""
+        while not data:
+            if not self._pending or self._pending[0][0] > self.now + timeout:
+                self.now += timeout
+                break
+            ready, data = self._pending.popleft()
+            timeout -= max(ready - self.now, 0.0)
+            self.now = max(self.now, ready)
         return data
 
     def clock(self) -> float:
@@ -160,15 +182,31 @@ class SimulatedLine:
         return self.now
 
 
-def connected(line: SimulatedLine, **options: object) -> Link:
-    """A link over a simulated line whose sessions are numbered from a seed, connected."""
-    link = simulated_link(line, **options)
+def rewriting(kind: int, change: Callable[[bytes], bytes]) -> Fault:
+    """A line that replaces the payloads of one type of answer, with a right check sum: a board that lies."""
+    reader = FrameReader()
+
+    def rewrite(data: bytes) -> bytes:
+        out = b""
+        for frame in reader.feed(data):
+            payload = change(frame.payload) if frame.type == kind else frame.payload
+            out += encode(replace(frame, payload=payload))
+        return out
+
+    return rewrite
+
+
+_seeds = itertools.count(1)
+
+
+def connected(line: SimulatedLine) -> Link:
+    """A link over a simulated line, connected."""
+    link = simulated_link(line)
     link.connect()
     return link
 
 
-def simulated_link(line: SimulatedLine, seed: int = 1, expected: ExpectedModel | None = None) -> Link:
-    """A link over a simulated line, not connected yet."""
-    rng = random.Random(seed)
-    sessions = lambda: rng.randrange(1, 2**32)  # noqa: E731
+def simulated_link(line: SimulatedLine, expected: ExpectedModel | None = None) -> Link:
+    """A link over a simulated line, not connected yet; its sessions are repeatable, but never another link's."""
+    sessions = partial(random.Random(next(_seeds)).randrange, 1, 2**32)
     return Link(line, expected or line.board.expected(), clock=line.clock, new_session=sessions)

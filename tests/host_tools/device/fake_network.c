@@ -8,7 +8,7 @@
 
 static nn_tensor inputs[MAX_TENSORS] = {{16, 64, 0.00392156886f, -128, NN_INT8, 4, {1, 8, 8, 1, 0, 0}}};
 static nn_tensor outputs[2] = {{0, 10, 0.25f, 3, NN_INT8, 2, {1, 10, 0, 0, 0, 0}}};
-static uint32_t runs, run_status, selftest_status;
+static uint32_t runs, touched, run_status, selftest_status;
 
 static uint32_t digest(const uint8_t *memory) {
     uint32_t sum = 0, index = 0;
@@ -22,6 +22,7 @@ static uint32_t digest(const uint8_t *memory) {
 
 static void finish(uint8_t *memory, uint32_t sum) {
     uint32_t index = 0;
+    touched = 1;
     memset(memory, 0xEE, HIDDEN_AT);
     for (uint32_t t = 0; t < fake_network.output_count; t++) {
         for (uint32_t i = 0; i < outputs[t].size; i++, index++) {
@@ -34,6 +35,7 @@ static nn_status trace(void *activations, nn_observer observer, void *context) {
     uint8_t *memory = activations;
     uint8_t *hidden = memory + HIDDEN_AT;
     uint32_t sum = digest(memory), last = fake_network.layer_count - 1u;
+    touched = 1;
     if (run_status != 0) {
         return (nn_status)run_status;
     }
@@ -62,6 +64,7 @@ static nn_status run(void *activations) {
 }
 
 static nn_status selftest(void *activations) {
+    touched = 1;
     memset(activations, 0x77, FAKE_ACTIVATIONS_SIZE);
     return (nn_status)selftest_status;
 }
@@ -79,13 +82,14 @@ void fake_configure(uint32_t input_a, uint32_t input_b, uint32_t output_a, uint3
     shape(&inputs[1], 32u + input_a, input_b, NN_INT8);
     for (uint32_t i = 0; i < extra; i++) {
         shape(&inputs[2u + i], 40000u + 16u * i, 1, NN_INT8);
+        inputs[2u + i].rank = 6;
     }
     shape(&outputs[0], 0, output_a, NN_INT8);
     shape(&outputs[1], 20000, output_b, NN_INT8);
-    fake_network.input_count = (uint8_t)((input_b ? 2u : 1u) + extra);
+    fake_network.input_count = (uint8_t)((input_b || extra ? 2u : 1u) + extra);
     fake_network.output_count = output_b ? 2 : 1;
     fake_network.layer_count = (uint16_t)layers;
-    run_status = selftest_status = 0;
+    touched = run_status = selftest_status = 0;
     fake_identify(0x5A, NN_ARITHMETIC_DOUBLE, NN_INT8);
 }
 
@@ -101,3 +105,5 @@ void fake_fail(uint32_t failing_run, uint32_t failing_selftest) {
 }
 
 uint32_t fake_runs(void) { return runs; }
+
+uint32_t fake_touched(void) { return touched; }

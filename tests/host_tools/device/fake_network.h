@@ -14,5 +14,7 @@ void fake_configure(uint32_t input_a, uint32_t input_b, uint32_t output_a, uint3
 void fake_identify(uint8_t hash_byte, uint8_t arithmetic, uint8_t type);
 void fake_fail(uint32_t run_status, uint32_t selftest_status);
 uint32_t fake_runs(void);
+/* Whether anything but the server wrote into the activation buffer since fake_configure. */
+uint32_t fake_touched(void);
 
 #endif
