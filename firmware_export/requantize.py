@@ -48,7 +48,8 @@ def high_mul(x: Int64, multiplier: Integers) -> Int64:
 
     Its truncating division with the nudge 2^30 or 1 - 2^30 is this one shift. Only -2^31 * -2^31 saturates there.
     """
-    return np.minimum((x * multiplier + (1 << 30)) >> 31, (1 << 31) - 1)
+    product: Int64 = (x * multiplier + (1 << 30)) >> 31
+    return np.minimum(product, (1 << 31) - 1)
 
 
 def rounding_divide_by_pot(x: Int64, exponent: Integers) -> Int64:
