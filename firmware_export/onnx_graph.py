@@ -309,11 +309,13 @@ class OnnxReader:
             raise GraphError(f"model output '{shown(value.name)}' is {maker}; expected QuantizeLinear (and DequantizeLinear)")
         if index in self._orders:
             raise GraphError(f"model output '{shown(value.name)}' is a flattened image; supported: outputs without Flatten")
-        shape = onnx_shape(self._graph.tensors[index].shape)
-        if not matches_declared(value, shape):
+        tensor = self._graph.tensors[index]
+        if not matches_declared(value, onnx_shape(tensor.shape)):
+            made = onnx_shape(tensor.shape)
             raise GraphError(
-                f"model output '{shown(value.name)}' is declared with another shape than its operators make: {shape}"
+                f"model output '{shown(value.name)}' is declared with another shape than its operators make: {made}"
             )
+        self._graph.tensors[index] = replace(tensor, name=shown(value.name))
         return index
 
 

@@ -62,7 +62,8 @@ def rearranged(op_type: str, attributes: dict[str, Any], argument: tuple[int, ..
         GraphError: the operator does not fit the shape.
     """
     if op_type == "Flatten":
-        axis = _axes((int(attributes.get("axis", 1)),), len(shape) + 1)[0]
+        axis = int(attributes.get("axis", 1))
+        axis = axis if axis == len(shape) else _axes((axis,), len(shape))[0]
         result: Shape = (math.prod(shape[:axis]), math.prod(shape[axis:]))
     elif op_type == "Reshape":
         result = _reshaped(argument, bool(attributes.get("allowzero", 0)), shape)
