@@ -32,25 +32,24 @@ class PoolNet(nn.Module):
         return self.linear(self.flatten(self.pool(self.activation(self.norm(self.conv(x))))))
 
 
-def stir_norms(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Gives every batch norm statistics and factors far from 1 and 0, as training would."""
+def stir_norms(model: nn.Module, shape: tuple[int, int, int], seed: int = 0) -> nn.Module:
+    """Gives every batch norm random factors and the statistics of what flows through it, as training would."""
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
-            for tensor, low, high in (
-                (module.weight, 0.5, 1.5),
-                (module.bias, -0.5, 0.5),
-                (module.running_mean, -0.3, 0.3),
-                (module.running_var, 0.2, 2.0),
-            ):
-                with torch.no_grad():
-                    tensor.copy_(torch.rand(tensor.shape, generator=generator) * (high - low) + low)
+            with torch.no_grad():
+                module.weight.uniform_(0.5, 1.5, generator=generator)
+                module.bias.uniform_(-0.5, 0.5, generator=generator)
+            module.momentum = 0.9
+    height, width, channels = shape
+    with torch.no_grad():
+        model.train()(torch.rand(64, channels, height, width, generator=generator))
     return model.eval()
 
 
 def fresh(config: ModelConfig, seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
-    return stir_norms(build_model(config), seed)
+    return stir_norms(build_model(config), config.input_shape, seed)
 
 
 @pytest.fixture(scope="session")
@@ -95,4 +94,4 @@ def network(request: pytest.FixtureRequest) -> tuple[nn.Module, ModelConfig]:
 @pytest.fixture
 def pool_network() -> nn.Module:
     torch.manual_seed(1)
-    return stir_norms(PoolNet())
+    return stir_norms(PoolNet(), (6, 6, 2))

@@ -27,7 +27,7 @@ def test_residual_network(network: tuple[nn.Module, ModelConfig]) -> None:
         assert found == [
             *("input_1", "stem_act"),
             *("body_0_act1", "body_0_conv2", "body_0_act2"),
-            *("body_1_act1", "body_1_conv2", "body_1_skip_conv", "body_1_act2"),
+            *("body_1_act1", "body_1_skip_conv", "body_1_conv2", "body_1_act2"),
             *("pool", "classifier"),
         ]
     else:
