@@ -130,7 +130,7 @@ def _on_device(command: str, arguments: list[str]) -> int:
     _add_device(parser)
     if command == "layers":
         parser.add_argument("--image", metavar="I", type=_natural, default=0, help="which test image (default: 0)")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     order = _order(options, options.target)
     if command == "run":
         run(order)
@@ -154,7 +154,7 @@ def _exact(arguments: list[str]) -> int:
         metavar="T,T",
         help="which firmware to run: host, unicorn, qemu; 'none' for none (default: what is installed)",
     )
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     order = _order(options, "unicorn")
     exact(plan_targets(order, _targets(options.targets)))
     return 0
@@ -174,7 +174,7 @@ def _targets(text: str | None) -> tuple[str, ...] | None:
 def _bench(arguments: list[str]) -> int:
     parser = _parser("bench", recipe=False)
     parser.add_argument("recipes", metavar="RECIPE", nargs="+", help="recipes that are built; words with '=' change them")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     overrides = [word for word in options.recipes if "=" in word]
     names = [word for word in options.recipes if "=" not in word]
     if not names:

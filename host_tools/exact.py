@@ -20,13 +20,12 @@ from host_tools.link import Link
 from host_tools.model import INT8_ONNX, Model, load_model, simulated
 from host_tools.oracles import Advance, litert_reference_outputs, onnxruntime_outputs, tflite_micro_outputs
 from host_tools.progress import progress
-from host_tools.run import Order, load_images
+from host_tools.run import Order, firmware_files, load_images, stage_files
 from host_tools.stream import stream
 from recipes.artifacts import (
     PipelineError,
     Stage,
     package_versions,
-    read_manifest,
     source_hash,
     write_json_atomic,
     write_text_atomic,
@@ -59,7 +58,7 @@ def plan_targets(order: Order, targets: Sequence[str] | None) -> ExactOrder:
         board = load_board("host") if target == "host" else order.board
         run = replace(order, target=target, board=board)
         try:
-            read_manifest(run.firmware)
+            firmware_files(run)
             open_target(target, board, run.firmware)
             runs.append(run)
         except PipelineError as error:
@@ -104,8 +103,8 @@ def _config(request: ExactOrder) -> dict[str, Any]:
 
 def _inputs(request: ExactOrder) -> list[Path]:
     root = request.order.root
-    folders = [root / "export", *dict.fromkeys(run.firmware for run in request.runs)]
-    return [root / "compress" / INT8_ONNX, *(folder / name for folder in folders for name in read_manifest(folder)["outputs"])]
+    firmware = {path: None for run in request.runs for path in firmware_files(run)}
+    return [root / "compress" / INT8_ONNX, *stage_files(root / "export"), *firmware]
 
 
 def _compare_everything(request: ExactOrder, stage: Stage) -> None:

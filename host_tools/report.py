@@ -64,7 +64,7 @@ def accuracy_steps(figures: dict[str, Any], results: Results) -> tuple[Step, ...
     share = results.accuracy
     if share.int8_onnx is not None:
         steps.append(Step("int8 in onnxruntime", share.int8_onnx))
-    return (*steps, Step("exact simulator", share.simulator), Step(f"board ({results.target})", share.device))
+    return (*steps, Step("exact simulator", share.simulator), Step(f"device ({results.target})", share.device))
 
 
 def memory_uses(board: Board, results: Results, info: dict[str, Any]) -> tuple[MemoryUse, ...]:
@@ -99,6 +99,8 @@ def planned_tensors(info: dict[str, Any]) -> tuple[PlannedTensor, ...]:
         if layer["scratch_bytes"]:
             lives.append(_Life(f"scratch of {index}", layer["scratch_offset"], layer["scratch_bytes"], index))
         for offset, size in zip(layer["output_offsets"], _output_sizes(layer), strict=True):
+            if layer["operator"] == "reshape" and offset in layer["input_offsets"]:
+                continue  # the same bytes under another shape
             at[offset] = _Life(f"{index}: {layer['operator']}", offset, size, index)
             lives.append(at[offset])
     for edge in info["outputs"]:

@@ -5,6 +5,7 @@ Everything that comes from a file, a model or the line goes through `escape` bef
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from host_tools.report_pictures import (
+    UNKNOWN,
     MemoryUse,
     PlannedTensor,
     accuracy_picture,
@@ -65,19 +67,18 @@ class Report:
 def page(report: Report) -> str:
     """The whole report as one HTML text."""
     results = report.results
+    run, build = results.command, _without(results.command, "--target", "--images")
     title = escape(f"{results.recipe} on {results.target} ({results.board})")
     sections = [
         _headline(results),
         _tiles(results),
-        _section("accuracy", "Accuracy after each step", _accuracy(report), f"python -m host_tools {results.command}"),
-        _section("confusion", "Confusion matrix", _confusion(results), f"python -m host_tools {results.command}"),
-        _section("memory", "Memory", _memory(report), f"python -m firmware_export {_without_target(results.command)}"),
-        _section("layers", "Layers", _layers(report), f"python -m host_tools layers {results.command}"),
-        _section("link", "The link", _link(results), f"python -m host_tools info {results.command}"),
-        _section("images", "Test images", _images(report), f"python -m host_tools {results.command}"),
-        _section(
-            "tolerance", "Other runtimes", _tolerance(results), f"python -m host_tools exact {results.command.split()[0]}"
-        ),
+        _section("accuracy", "Accuracy after each step", _accuracy(report), f"python -m host_tools {run}"),
+        _section("confusion", "Confusion matrix", _confusion(results), f"python -m host_tools {run}"),
+        _section("memory", "Memory", _memory(report), f"python -m firmware_export {build}"),
+        _section("layers", "Layers", _layers(report), f"python -m host_tools layers {run}"),
+        _section("link", "The link", _link(results), f"python -m host_tools info {run}"),
+        _section("images", "Test images", _images(report), f"python -m host_tools {run}"),
+        _section("tolerance", "Other runtimes", _tolerance(results), f"python -m host_tools exact {build}"),
         _section("versions", "Versions", _versions(results), "pip list"),
     ]
     policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -90,12 +91,14 @@ def page(report: Report) -> str:
     return f"{head}<body><main><h1>{title}</h1>{''.join(sections)}</main></body></html>\n"
 
 
-def _without_target(command: str) -> str:
-    words = command.split()
-    if "--target" in words:
-        at = words.index("--target")
-        del words[at : at + 2]
-    return " ".join(words)
+def _without(command: str, *options: str) -> str:
+    """A command line without some options and their values."""
+    words = shlex.split(command)
+    for option in options:
+        if option in words:
+            at = words.index(option)
+            del words[at : at + 2]
+    return shlex.join(words)
 
 
 def _section(identifier: str, heading: str, body: str, command: str) -> str:
@@ -127,17 +130,22 @@ def _headline(results: Results) -> str:
     )
     detail = (
         f"Arithmetic “{results.arithmetic}”, model {results.model_hash[:16]}…, "
-        f"{results.device.core} at {results.device.clock_hz / 1e6:g} MHz, "
+        f"{_core(results)}, "
         f"self-test {results.device.selftest}."
     )
     css = "good" if good else "bad"
     return f'<p id="verdict" class="verdict {css}"><strong>{escape(verdict)}</strong><br>{escape(detail)}</p>'
 
 
+def _core(results: Results) -> str:
+    device = results.device
+    return f"{device.core} at {device.clock_hz / 1e6:g} MHz" if device.clock_hz else device.core
+
+
 def _tiles(results: Results) -> str:
     link = results.link
     tiles = [
-        (percent(results.accuracy.device, 2), f"on the board (float {percent(results.accuracy.float_, 2)})"),
+        (percent(results.accuracy.device, 2), f"on the device (float {percent(results.accuracy.float_, 2)})"),
         (_short(results.macs), "multiply-accumulates"),
         (_bytes(results.weights_bytes), "weights"),
         (_bytes(results.flash_bytes), "flash"),
@@ -145,13 +153,14 @@ def _tiles(results: Results) -> str:
         (_short(results.instructions_per_inference), "instructions per inference"),
         (thousands(link.crc_errors + link.retries + link.resets), "faults on the line, all mended"),
     ]
-    cells = "".join(f"<li><b>{escape(value)}</b><span>{escape(name)}</span></li>" for value, name in tiles)
+    known = [tile for tile in tiles if tile[0] != UNKNOWN]
+    cells = "".join(f"<li><b>{escape(value)}</b><span>{escape(name)}</span></li>" for value, name in known)
     return f'<ul class="tiles">{cells}</ul>'
 
 
 def _short(number: int | None) -> str:
     if number is None:
-        return "–"
+        return UNKNOWN
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= limit:
             return f"{number / limit:.3g} {unit}"
@@ -160,7 +169,7 @@ def _short(number: int | None) -> str:
 
 def _bytes(number: int | None) -> str:
     if number is None:
-        return "–"
+        return UNKNOWN
     return f"{number / 1024:.1f} KB" if number >= 1024 else f"{number} B"
 
 
@@ -233,7 +242,7 @@ def _link(results: Results) -> str:
         ("resets of the board, survived", thousands(link.resets)),
         ("seconds for the images", f"{results.stream_seconds:.1f}"),
         ("images per second", _rate(results)),
-        ("board", f"{device.board} ({device.core}, {device.clock_hz / 1e6:g} MHz, build {device.build_id})"),
+        ("board", f"{device.board} ({_core(results)}, build {device.build_id})"),
         ("protocol", str(device.protocol)),
     ]
     if results.cycles is not None:
@@ -248,14 +257,17 @@ def _link(results: Results) -> str:
 
 def _rate(results: Results) -> str:
     measured = results.images - results.resumed_images
-    return f"{measured / results.stream_seconds:.1f}" if measured and results.stream_seconds else "–"
+    return f"{measured / results.stream_seconds:,.1f}" if measured and results.stream_seconds else UNKNOWN
 
 
 def chosen_images(answers: Answers, limit: int = 24) -> list[int]:
-    """Which images the page shows: those that differ from the simulator, then wrong answers, then right ones, in order."""
+    """Which images the page shows: those that differ from the simulator, wrong answers, then right ones for the rest."""
     wrong = answers.classes != answers.labels
     rank = np.where(~answers.identical, 0, np.where(wrong, 1, 2))
-    return [int(i) for i in np.argsort(rank, kind="stable")[:limit]]
+    order = np.argsort(rank, kind="stable")
+    worth = order[rank[order] < 2][: limit - limit // 3]
+    fill = order[rank[order] == 2]
+    return [int(i) for i in (*worth, *fill[: limit - len(worth)])]
 
 
 def _images(report: Report) -> str:

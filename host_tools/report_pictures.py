@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+UNKNOWN = "–"
 ROW = 30
 """Height of one row of a chart, in SVG units; 1 unit is 1 CSS pixel at full width."""
 
@@ -47,7 +48,7 @@ def thousands(number: float) -> str:
 
 def percent(fraction: float | None, digits: int = 1) -> str:
     """0.981 -> '98.1 %'; a dash for what is not known."""
-    return "–" if fraction is None else f"{100 * fraction:.{digits}f} %"
+    return UNKNOWN if fraction is None else f"{100 * fraction:.{digits}f} %"
 
 
 def _svg(width: float, height: float, title: str, body: Sequence[str]) -> str:
@@ -109,7 +110,7 @@ def confusion_picture(names: Sequence[str], matrix: Sequence[Sequence[int]]) -> 
     classes = len(names)
     longest = max(len(_shorten(name, 14)) for name in names)
     left, top, cell = 30.0 + 7.5 * longest, 40.0 + 5.5 * longest, 46.0 if classes <= 12 else 30.0
-    body = [_text(left + cell * classes / 2, 14, "answer of the board", "small", "middle")]
+    body = [_text(left + cell * classes / 2, 14, "answer of the device", "small", "middle")]
     body.append(
         _text(12, top + cell * classes / 2, "true class", "small", "middle", _turned(12, top + cell * classes / 2, -90))
     )

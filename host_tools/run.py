@@ -40,11 +40,13 @@ from host_tools.results import (
     write_results,
 )
 from host_tools.stream import StreamResult, stream
-from recipes.artifacts import ArtifactError, Stage, package_versions, read_manifest, source_hash
+from recipes.artifacts import MANIFEST, ArtifactError, Stage, package_versions, read_manifest, source_hash
 from recipes.recipe import Recipe
 from train.data import Dataset, load_dataset, quantize_images
 
 STREAM = "stream.txt"
+MEMORY = ("flash_bytes", "ram_bytes", "stack_bytes")
+"""Figures of the linked image; a process of this computer has none."""
 SIMULATED_IMAGES = 1000
 """At most so many expected answers are computed a second time by the numpy simulator; `exact` does it for all."""
 COUNTS_INSTRUCTIONS = ("unicorn",)
@@ -130,9 +132,24 @@ def _finished_runs(folder: Path) -> int:
 def _inputs(order: Order) -> list[Path]:
     """Every file of the export and of the firmware, and what the stage `compress` measured."""
     files = [order.root / "compress" / "manifest.json", order.root / "compress" / INT8_ONNX]
-    for folder in (order.root / "export", order.firmware):
-        files += [folder / name for name in read_manifest(folder)["outputs"]]
-    return files
+    return files + stage_files(order.root / "export") + firmware_files(order)
+
+
+def stage_files(folder: Path) -> list[Path]:
+    """Every file that a stage has made. Raises ArtifactError when it has not been run."""
+    return [folder / name for name in read_manifest(folder)["outputs"]]
+
+
+def firmware_files(order: Order) -> list[Path]:
+    """Every file of the firmware.
+
+    Raises:
+        ArtifactError: it has not been built; the message names the command that does it.
+    """
+    if not (order.firmware / MANIFEST).is_file():
+        command = shlex.join(["python", "-m", "firmware_export", *order.recipe_words, "--board", order.board.name])
+        raise ArtifactError(f"no firmware in {order.firmware}; build it with: {command}")
+    return stage_files(order.firmware)
 
 
 def load_images(recipe: Recipe, count: int | None) -> tuple[Dataset, Int8, npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
@@ -248,7 +265,7 @@ def _results(
     simulated_images: int,
     seconds: float,
 ) -> Results:
-    image = read_manifest(order.firmware)["figures"]
+    image = dict.fromkeys(MEMORY) if order.board.is_host else read_manifest(order.firmware)["figures"]
     hello, identical = measured.hello, int(answers.identical.sum())
     confusion = confusion_matrix(answers.labels, answers.classes, dataset.classes)
     counts_instructions = order.target in COUNTS_INSTRUCTIONS and hello.cycle_unit != "none"

@@ -10,6 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from built_recipe import build_recipe
 from simulated_board import SimulatedBoard, build_simulated_board
 
 
@@ -23,3 +24,9 @@ def simulated_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def board(simulated_library: Path) -> Iterator[SimulatedBoard]:
     """A freshly started simulated board."""
     yield SimulatedBoard(simulated_library)
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a recipe that is built up to the firmware of board `host`; copy it before changing anything."""
+    return build_recipe(tmp_path_factory.mktemp("built"))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from qdq_file import QdqFile
 
 from firmware_export.graph import GraphError, Quantization, Tensor
 from host_tools.fake_quant import fake_quant_outputs
@@ -18,43 +17,9 @@ def logits(scale: float, zero_point: int, classes: int) -> Tensor:
     return Tensor("logits", (1, classes), "int8", Quantization.per_tensor(scale, zero_point))
 
 
-class File:
-    """Builds a QDQ file node by node."""
-
-    def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
-
-    def constant(self, name: str, values: np.ndarray | np.generic) -> str:
-        self.constants.append(numpy_helper.from_array(np.asarray(values), name))
-        return name
-
-    def add(self, op: str, inputs: list[str], output: str, **attributes: object) -> str:
-        self.nodes.append(helper.make_node(op, inputs, [output], **attributes))
-        return output
-
-    def round_trip(self, value: str, scale: float, zero_point: int, output: str) -> str:
-        pair = [self.constant(f"{output}_s", np.float32(scale)), self.constant(f"{output}_z", np.int8(zero_point))]
-        return self.add("DequantizeLinear", [self.add("QuantizeLinear", [value, *pair], f"{output}_q"), *pair], output)
-
-    def weights(self, name: str, values: np.ndarray, scales: np.ndarray) -> str:
-        """An int8 or int32 constant behind a DequantizeLinear with one scale per output channel."""
-        zero = self.constant(f"{name}_z", np.zeros(len(scales), values.dtype))
-        inputs = [self.constant(f"{name}_q", values), self.constant(f"{name}_s", scales.astype(np.float32)), zero]
-        return self.add("DequantizeLinear", inputs, name, axis=0)
-
-    def content(self, shape: list[int], classes: int) -> bytes:
-        source = helper.make_tensor_value_info("input", TensorProto.FLOAT, shape)
-        result = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, classes])
-        graph = helper.make_graph(self.nodes, "net", [source], [result], self.constants)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
-        onnx.checker.check_model(model, full_check=True)
-        return bytes(model.SerializeToString())
-
-
 def linear_file() -> bytes:
     """Two pixels, two classes: logits = round(weights @ pixels + bias) on a grid of 1/2, zero point -3."""
-    file = File()
+    file = QdqFile()
     x = file.round_trip("input", float(SCALE), -128, "x")
     flat = file.add("Flatten", [x], "flat")
     scales = np.array([0.5, 0.25], np.float32)
@@ -78,7 +43,7 @@ def test_a_linear_layer_by_hand() -> None:
 
 def convolution_file(rng: np.random.Generator) -> bytes:
     """Every operator the stage `compress` writes: padded, strided and grouped convolutions, add, pools, clamps."""
-    file = File()
+    file = QdqFile()
     x = file.round_trip("input", float(SCALE), -128, "x")
 
     def conv(source: str, name: str, shape: tuple[int, ...], **attributes: object) -> str:
@@ -120,7 +85,7 @@ def test_batches_are_put_together_in_order(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_an_unknown_operator_is_named() -> None:
-    file = File()
+    file = QdqFile()
     flat = file.add("Flatten", [file.round_trip("input", float(SCALE), -128, "x")], "flat")
     file.round_trip(file.add("Sigmoid", [flat], "y"), 0.5, 0, "logits")
     with pytest.raises(GraphError, match="Sigmoid; known: Add, Clip"):

@@ -126,7 +126,7 @@ def sample_report(names: tuple[str, ...] = ("zero", "one", "two", "three")) -> R
             Step("finetune", 0.9861, 412_320, 9_700),
             Step("quantize", 0.9833, 412_320, 9_700),
             Step("simulator", 0.9806),
-            Step("board", 0.9806),
+            Step("device", 0.9806),
         ),
         memory=(
             MemoryUse("flash", (("code", 12_000), ("weights", 9_884), ("tables", 9_320)), 1_048_576),
@@ -270,7 +270,7 @@ def test_what_the_target_cannot_know_is_a_dash() -> None:
     }
     less = replace(report, results=report.results.model_copy(update={**unknown, "tolerance": (), "layers": ()}))
     text = parsed(less).text
-    assert "–instructions per inference" in text and "stack used" not in text
+    assert "instructions per inference" not in text and "stack used" not in text
     assert "None was run." in text and "not compared" in text
 
 
@@ -278,6 +278,13 @@ def test_images_that_differ_come_first_then_wrong_ones() -> None:
     answers = sample_answers()
     assert chosen_images(answers, 4) == [9, 7, 0, 1]
     assert len(chosen_images(answers, 1000)) == 40
+
+
+def test_right_answers_are_shown_too_when_many_are_wrong() -> None:
+    answers = sample_answers()
+    poor = replace(answers, labels=(answers.labels + (np.arange(40) < 30)) % 4)
+    shown = chosen_images(poor, 9)
+    assert shown == [9, 0, 1, 2, 3, 4, 7, 30, 31]  # image 7 was answered with the next class: now that is right
 
 
 def test_a_table_has_one_cell_per_heading() -> None:
