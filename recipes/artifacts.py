@@ -23,6 +23,8 @@ from typing import Any, ClassVar, NoReturn
 
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 1
+TRACEBACK = "EDGE_TRACEBACK"
+"""Environment variable: when set, an error that was not foreseen shows its traceback."""
 
 
 class PipelineError(Exception):
@@ -349,9 +351,18 @@ def one_line_errors() -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
             _leave(str(storage_error(Path(error.filename or "output"), error)), ArtifactError.exit_code)
-        raise
+        _leave_unexpected(error)
     except MemoryError:
-        _leave("out of memory; use a smaller model, batch or data set", 1)
+        _leave("out of memory; use a smaller model, batch or data set", PipelineError.exit_code)
+    except Exception as error:
+        _leave_unexpected(error)
+
+
+def _leave_unexpected(error: Exception) -> NoReturn:
+    if os.environ.get(TRACEBACK):
+        raise error
+    what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    _leave(f"{what} (not foreseen by this program; {TRACEBACK}=1 shows where it happened)", PipelineError.exit_code)
 
 
 def _leave(message: str, code: int) -> NoReturn:

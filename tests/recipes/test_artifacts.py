@@ -256,6 +256,8 @@ def test_a_stage_killed_while_writing_leaves_the_earlier_one(tmp_path: Path) -> 
         ("raise PipelineError('x')", 1, "error: x"),
         ("raise KeyboardInterrupt", 130, "error: interrupted"),
         ("raise MemoryError", 1, "error: out of memory"),
+        ("raise ValueError('odd')", 1, "error: ValueError: odd (not foreseen by this program; EDGE_TRACEBACK=1"),
+        ("open('/nonexistent/file')", 1, "error: FileNotFoundError"),
         ("raise OSError(28, 'No space left on device', 'a.bin')", 4, "error: cannot write a.bin: no space left"),
     ],
 )
@@ -270,3 +272,13 @@ def test_errors_become_one_line_and_an_exit_code(statement: str, code: int, word
 def test_exit_codes_of_the_base_classes_differ() -> None:
     classes = [PipelineError, UsageError, DataError, ArtifactError]
     assert len({c.exit_code for c in classes}) == len(classes)
+
+
+def test_the_traceback_of_an_unforeseen_error_can_be_asked_for() -> None:
+    script = "from recipes.artifacts import *\ndef main(arguments):\n    raise ValueError('odd')\nrun_program(main)"
+    environment = {**os.environ, "EDGE_TRACEBACK": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
