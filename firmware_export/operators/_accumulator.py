@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from firmware_export.activation import Clamp
-from firmware_export.graph import ABSENT, Array, Graph, GraphError, Node, Tensor
+from firmware_export.graph import ABSENT, Array, Graph, GraphError, Node, Quantization, Tensor
 from firmware_export.operators import Constant
 from firmware_export.operators._checks import clamp_attribute, int8_input, int8_output
 from firmware_export.requantize import MAX_SHIFT, Float64, Int64, quantize_multiplier, requantize, to_int8, wrap_int32
+
+if TYPE_CHECKING:
+    from firmware_export.write_tflite import TfliteWriter
 
 BIAS_SCALE_TOLERANCE = 0.02
 """How far the bias may be off, in output steps; TFLite's GetQuantizedConvolutionMultipler has the same bound."""
@@ -76,9 +80,17 @@ def _check_bias_scale(graph: Graph, node: Node, bias: Tensor) -> None:
         )
 
 
-def present_inputs(node: Node) -> tuple[int, ...]:
-    """The inputs without an absent bias: TFLite's convolutions count their inputs to see whether there is one."""
-    return tuple(index for index in node.inputs if index != ABSENT)
+def inputs_with_bias(graph: Graph, node: Node, writer: TfliteWriter) -> tuple[int, ...]:
+    """The inputs for a TFLite convolution, an absent bias written as zeros: LiteRT takes none without."""
+    if len(node.inputs) == 3 and node.inputs[2] != ABSENT:
+        return node.inputs
+    weights = graph.tensors[node.inputs[1]].quantization
+    assert weights is not None  # int8_weights has looked
+    scale = np.float32(int8_input(graph, node).scale) * weights.scale
+    axis = None if scale.size == 1 else 0
+    channels = graph.tensors[node.outputs[0]].shape[-1]
+    quantization = Quantization(scale, np.zeros(scale.size, np.int64), axis)
+    return (*node.inputs[:2], writer.add_constant("bias", np.zeros(channels, np.int32), quantization))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from firmware_export.graph import Array, Graph, GraphError, Node, Tensor
 from firmware_export.operators import Constant, Example, LayerCode, Operator, OutputSpec, registry
-from firmware_export.operators._accumulator import OutputStage, folded_bias, int8_weights, int32_bias, present_inputs
+from firmware_export.operators._accumulator import OutputStage, folded_bias, inputs_with_bias, int8_weights, int32_bias
 from firmware_export.operators._checks import check_counts, int8_image, int8_output, shape_text
 from firmware_export.operators._convolution_examples import convolution_cases
 from firmware_export.operators._window import Window, onnx_window, tflite_window, write_window
@@ -91,7 +91,7 @@ class Conv2d(Operator):
         _, _, window = _parts(graph, node)
         options = schema.Conv2DOptionsT()
         x = write_window(writer, node, window, options)
-        writer.add("CONV_2D", (x, *present_inputs(node)[1:]), node.outputs, options, 3)
+        writer.add("CONV_2D", (x, *inputs_with_bias(graph, node, writer)[1:]), node.outputs, options, 3)
 
 
 def _parts(graph: Graph, node: Node) -> tuple[Tensor, Tensor, Window]:

@@ -11,7 +11,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from firmware_export.graph import Array, Graph, GraphError, Node, Tensor
 from firmware_export.operators import Constant, Example, LayerCode, Operator, OutputSpec
-from firmware_export.operators._accumulator import OutputStage, folded_bias, int8_weights, int32_bias, present_inputs
+from firmware_export.operators._accumulator import OutputStage, folded_bias, inputs_with_bias, int8_weights, int32_bias
 from firmware_export.operators._checks import check_counts, int8_image, int8_output, shape_text
 from firmware_export.operators._convolution_examples import convolution_cases
 from firmware_export.operators._window import Window, onnx_window, tflite_window, write_window
@@ -117,7 +117,7 @@ class DepthwiseConv2d(Operator):
         options = schema.DepthwiseConv2DOptionsT()
         options.depthMultiplier = weights.shape[3] // window.channels
         x = write_window(writer, node, window, options)
-        writer.add("DEPTHWISE_CONV_2D", (x, *present_inputs(node)[1:]), node.outputs, options, 3)
+        writer.add("DEPTHWISE_CONV_2D", (x, *inputs_with_bias(graph, node, writer)[1:]), node.outputs, options, 3)
 
 
 def _parts(graph: Graph, node: Node) -> tuple[Tensor, Tensor, Window]:
