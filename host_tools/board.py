@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import termios
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Protocol
@@ -75,7 +76,7 @@ class SerialTransport:
                 line.open()
                 line.reset_input_buffer()
             self._serial = line
-        except (OSError, ValueError) as error:  # SerialException is an OSError
+        except (OSError, ValueError, OverflowError, termios.error) as error:  # SerialException is an OSError
             self.close()
             raise LinkError(_open_error(self.description, error)) from None
 
@@ -227,14 +228,17 @@ def parse_serial(target: str) -> tuple[str, int | None]:
     """Port and baud rate of "serial:PORT[:BAUD]". A URL's own port number is not a baud rate.
 
     Raises:
-        UsageError: no port, or a baud rate of 0.
+        UsageError: no port, or a baud rate that no UART has.
     """
     rest = target.removeprefix("serial:")
     pattern = r"(\w+://[^:]*:\d+[^:]*)(?::(\d+))?" if "://" in rest else r"(.+?)(?::(\d+))?"
     match = re.fullmatch(pattern, rest)
-    if match is None or (match[2] is not None and int(match[2]) == 0):
+    if match is None:
         raise UsageError(f"target '{target}' names no port; expected serial:PORT[:BAUD], e.g. serial:/dev/ttyACM0:115200")
-    return match[1], None if match[2] is None else int(match[2])
+    baud = None if match[2] is None else int(match[2])
+    if baud is not None and not 300 <= baud <= 12_000_000:
+        raise UsageError(f"target '{target}' asks for {baud} baud; expected 300 to 12000000, e.g. 115200")
+    return match[1], baud
 
 
 def open_target(target: str, board: Board, firmware_folder: Path) -> Transport:
