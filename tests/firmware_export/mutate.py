@@ -147,11 +147,10 @@ def _paths() -> Iterator[Path]:
 
 def main() -> None:
     """Reads the files named on standard input."""
-    import firmware_export.read_onnx
-    import firmware_export.read_tflite
-    from firmware_export.operators import registry
+    import importlib
 
-    registry()
+    for module in ("onnx_graph", "read_tflite", "passes", "plan", "write_tflite"):
+        importlib.import_module(f"firmware_export.{module}")
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
     signal.signal(signal.SIGALRM, _alarm)
     for path in _paths():

@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 20
 Shape = tuple[int, ...]
+SUM_RMS = 2.0
 
 
 @dataclass
@@ -23,6 +24,8 @@ class Qdq:
     initializers: list[Any] = field(default_factory=list)
     shapes: dict[str, Shape] = field(default_factory=dict)
     scales: dict[str, tuple[float, int]] = field(default_factory=dict)
+    rms: dict[str, float] = field(default_factory=dict)
+    """Rough size of each value: weights are chosen so that sums have about SUM_RMS, whatever the depth of the net."""
 
     def __post_init__(self) -> None:
         self.rng = np.random.default_rng(self.seed)
@@ -51,6 +54,7 @@ class Qdq:
         stored = self.node("QuantizeLinear", [value, s, z])
         result = self.node("DequantizeLinear", [stored, s, z])
         self.shapes[result], self.scales[result] = shape, (float(np.float32(scale)), zero_point)
+        self.rms[result] = 0.58 * 255 * scale if zero_point == -128 else 0.58 * 128 * scale
         return result
 
     def input(self, name: str = "input", scale: float = 1 / 255, zero_point: int = -128) -> str:
@@ -91,29 +95,39 @@ class Qdq:
         _, c, h, w = self.shapes[x]
         group, stride, dilation = options.get("group", 1), options.get("stride", 1), options.get("dilation", 1)
         pads = options.get("pads", (kernel // 2,) * 4)
-        weights, scale = self.weights((channels, c // group, kernel, kernel), per_channel=options.get("per_channel", True))
+        depth = c // group * kernel * kernel
+        shape = (channels, c // group, kernel, kernel)
+        weights, scale = self.weights(shape, self.gain(x, depth), options.get("per_channel", True))
         x_scale = np.float32(self.scales[x][0])
         inputs = [x, weights] + ([self.bias(channels, x_scale * scale)] if options.get("bias", True) else [])
         attributes = {"strides": [stride] * 2, "pads": list(pads), "group": group, "dilations": [dilation] * 2}
         y = self.node("Conv", inputs, kernel_shape=[kernel, kernel], **attributes)
         reach = (kernel - 1) * dilation + 1
-        shape = (1, channels, (h + pads[0] + pads[2] - reach) // stride + 1, (w + pads[1] + pads[3] - reach) // stride + 1)
-        out = options.get("scale", self.spread(x, scale, c // group * kernel * kernel))
-        y = self.clamped(y, options.get("activation", "relu"))
-        return self.quantized(y, out, options.get("zero_point", -128), shape)
+        size: Shape = (
+            1,
+            channels,
+            (h + pads[0] + pads[2] - reach) // stride + 1,
+            (w + pads[1] + pads[3] - reach) // stride + 1,
+        )
+        activation = options.get("activation", "relu")
+        y = self.quantized(
+            self.clamped(y, activation), options.get("scale", 5 * SUM_RMS / 255), options.get("zero_point", -128), size
+        )
+        self.rms[y] = SUM_RMS * (0.7 if activation else 1.0)
+        return y
 
-    def spread(self, x: str, weight_scale: np.ndarray, depth: int) -> float:
-        """An output scale at which most sums of `depth` random products lie inside int8."""
-        return float(74 * 73 * np.sqrt(depth) * self.scales[x][0] * np.median(weight_scale) / 40)
+    def gain(self, x: str, depth: int) -> float:
+        """The scale of random int8 weights at which sums of `depth` products have the size SUM_RMS."""
+        return float(SUM_RMS / (np.sqrt(depth) * self.rms.get(x, SUM_RMS) * 73))
 
     def gemm(self, x: str, outputs: int, trans_b: int = 1, per_channel: bool = True) -> str:
         """Gemm with int8 weights."""
         count = self.shapes[x][-1]
         shape = (outputs, count) if trans_b else (count, outputs)
-        weights, scale = self.weights(shape, per_channel=per_channel, axis=0 if trans_b else 1)
+        weights, scale = self.weights(shape, self.gain(x, count), per_channel, 0 if trans_b else 1)
         inputs = [x, weights, self.bias(outputs, np.float32(self.scales[x][0]) * scale)]
         y = self.node("Gemm", inputs, transB=trans_b)
-        return self.quantized(y, self.spread(x, scale, count), 3, (1, outputs))
+        return self.quantized(y, 5 * SUM_RMS / 255, 3, (1, outputs))
 
     def add(self, x: str, y: str, activation: str | tuple[float, float] = "", scale: float | None = None) -> str:
         """Add of two values of the same shape."""
@@ -122,12 +136,14 @@ class Qdq:
 
     def same_scale(self, op_type: str, x: str, shape: Shape, *constants: str, **attributes: Any) -> str:
         """An operator that keeps its input's scale, with QuantizeLinear and DequantizeLinear behind it."""
-        return self.quantized(self.node(op_type, [x, *constants], **attributes), *self.scales[x], shape)
+        y = self.quantized(self.node(op_type, [x, *constants], **attributes), *self.scales[x], shape)
+        self.rms[y] = self.rms[x]
+        return y
 
     def bare(self, op_type: str, x: str, shape: Shape, *constants: str, **attributes: Any) -> str:
         """An operator on a dequantized value with nothing behind it."""
         y = self.node(op_type, [x, *constants], **attributes)
-        self.shapes[y], self.scales[y] = shape, self.scales[x]
+        self.shapes[y], self.scales[y], self.rms[y] = shape, self.scales[x], self.rms[x]
         return y
 
     def global_pool(self, x: str, flatten: bool = True, scale: float | None = None) -> str:
@@ -136,7 +152,9 @@ class Qdq:
         shape: Shape = (1, channels, 1, 1)
         if flatten:
             y, shape = self.node("Flatten", [y]), (1, channels)
-        return self.quantized(y, scale or self.scales[x][0] / 3, -128, shape)
+        y = self.quantized(y, scale or self.scales[x][0] / 3, -128, shape)
+        self.rms[y] = 0.5 * self.rms[x]
+        return y
 
     def model(self, output: str, name: str = "logits", input_name: str = "input") -> onnx.ModelProto:
         """The finished model: `output` becomes the graph output `name`."""

@@ -206,7 +206,8 @@ def test_the_search_finds_what_greedy_misses() -> None:
 def test_a_long_chain_is_planned_in_time() -> None:
     blocks = [(16 * (1 + place % 7), place, place + 1) for place in range(10_000)]
     offsets, _, _ = place_blocks(blocks)
-    assert all(offsets[i] + blocks[i][0] <= offsets[i + 1] or offsets[i + 1] + blocks[i + 1][0] <= offsets[i] for i in range(9_999))
+    ends = [offset + block[0] for offset, block in zip(offsets, blocks, strict=True)]
+    assert all(ends[i] <= offsets[i + 1] or ends[i + 1] <= offsets[i] for i in range(9_999))
 
 
 def test_scratch_lives_beside_inputs_and_outputs_only_during_its_node() -> None:

@@ -1,0 +1,111 @@
+"""Mutated model files: whatever is in them, a graph or a GraphError comes out, in time and within the memory limit."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from mutate import mutated, verdicts
+from mutate_structure import mutated_onnx, mutated_tflite
+from qdq_builder import Qdq, dscnn, resnet
+
+from firmware_export.read_onnx import read_onnx_bytes
+from firmware_export.write_tflite import write_tflite
+
+FEW, MANY = 250, 5_000
+"""Files for each format and each way of mutating."""
+
+
+def pools_and_softmax() -> bytes:
+    """The operators that the two nets do not have."""
+    net = Qdq((1, 2, 8, 8), 5)
+    x = net.conv(net.input(), 4, stride=2, pads=(1, 1, 1, 1), activation="")
+    x = net.quantized(net.node("Relu", [x]), 0.03, -100, net.shapes[x])
+    x = net.same_scale("MaxPool", x, (1, 4, 2, 2), kernel_shape=[2, 2], strides=[2, 2])
+    x = net.same_scale("AveragePool", x, (1, 4, 1, 1), kernel_shape=[2, 2])
+    x = net.gemm(net.bare("Flatten", x, (1, 4)), 3)
+    return net.model(net.quantized(net.node("Softmax", [x], axis=1), 1 / 256, -128, (1, 3))).SerializeToString()
+
+
+def seeds(kind: str) -> list[bytes]:
+    models = [resnet().SerializeToString(), dscnn().SerializeToString(), pools_and_softmax()]
+    return models if kind == "onnx" else [write_tflite(read_onnx_bytes(model)) for model in models]
+
+
+WAYS: dict[str, tuple[str, Callable[[bytes, int], bytes]]] = {
+    "onnx bytes": ("onnx", mutated),
+    "onnx fields": ("onnx", mutated_onnx),
+    "tflite bytes": ("tflite", mutated),
+    "tflite fields": ("tflite", mutated_tflite),
+}
+
+
+def run(way: str, count: int, first: int, folder: Path) -> Counter[str]:
+    """Writes `count` mutated files and reads each; raises for the first that ends in another way than it may."""
+    kind, mutate = WAYS[way]
+    originals = seeds(kind)
+    files = []
+    for seed in range(first, first + count):
+        path = folder / f"{seed}.{kind}"
+        try:
+            path.write_bytes(mutate(originals[seed % len(originals)], seed))
+        except (TypeError, AttributeError):  # the changed fields cannot be packed into a file at all
+            continue
+        files.append(path)
+    assert len(files) > 0.9 * count
+    found = verdicts(files, timeout=5 + 0.2 * count)
+    wrong = {name: verdict for name, verdict in found.items() if not verdict.startswith(("graph", "refused: "))}
+    assert not wrong, dict(list(wrong.items())[:5])
+    unprintable = [verdict for verdict in found.values() if not verdict.isprintable()]
+    assert not unprintable
+    return Counter(verdict.split(":")[0] for verdict in found.values())
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_mutated_files(way: str, tmp_path: Path) -> None:
+    outcomes = run(way, FEW, 0, tmp_path)
+    assert outcomes["refused"] > FEW / 4 and outcomes["graph"] > 10, "some are damaged, some are not"
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("way", WAYS)
+def test_many_mutated_files(way: str, tmp_path: Path) -> None:
+    run(way, MANY, 1_000_000, tmp_path)
+
+
+def test_the_watch_sees_what_goes_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader that fails otherwise, one that hangs and one that dies are told apart."""
+    reader = tmp_path / "firmware_export"
+    reader.mkdir()
+    (reader / "__init__.py").write_text("")
+    (reader / "graph.py").write_text("class GraphError(Exception): pass\n")
+    for name in ("onnx_graph", "read_tflite"):
+        (reader / f"{name}.py").write_text("")
+    (reader / "passes.py").write_text("def simplify(graph): return graph\n")
+    (reader / "plan.py").write_text("def plan(graph): pass\n")
+    (reader / "write_tflite.py").write_text("def write_tflite(graph): pass\n")
+    (reader / "model_file.py").write_text(
+        "import os\nfrom firmware_export.graph import GraphError\n"
+        "def read_model(path):\n"
+        "    if path.stem == 'bad': raise RuntimeError('boom')\n"
+        "    if path.stem == 'refused': raise GraphError('no')\n"
+        "    if path.stem == 'large': bytearray(1 << 31)\n"
+        "    if path.stem == 'slow':\n        while True: pass\n"
+        "    if path.stem == 'dies': os._exit(7)\n"
+    )
+    import mutate
+
+    program = tmp_path / "tests" / "x"
+    program.mkdir(parents=True)
+    source = Path(mutate.__file__).read_text().replace("TIME_LIMIT_S = 5", "TIME_LIMIT_S = 0.5")
+    (program / "mutate.py").write_text(source)
+    monkeypatch.setattr(mutate, "__file__", str(program / "mutate.py"))
+    files = [Path(name) for name in ("good", "bad", "refused", "large", "slow", "dies", "after")]
+    found = mutate.verdicts(files, timeout=30)
+    assert found["good"] == "graph" and found["refused"] == "refused: no"
+    assert found["bad"].startswith("RuntimeError: boom (model_file.py:")
+    assert found["large"].startswith("MemoryError") and found["slow"] == "too slow"
+    assert found["dies"].startswith("the process ended with 7") and found["after"].startswith("the process ended with 7")
