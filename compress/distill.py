@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from compress.method import Candidate, Context, Method
 from recipes.recipe import Section
+from train.diagnose import TrainingError
 from train.loop import FitResult, fit
 from train.regularize import Loss
 
@@ -57,6 +58,7 @@ def teacher_loss(teacher: nn.Module, settings: FineTuning, smoothing: float) -> 
     """The loss for train.loop.fit; the teacher sees the same augmented images. Without teacher weight it is not asked."""
 
     def loss(logits: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+        """One batch."""
         if settings.teacher_weight == 0:
             return F.cross_entropy(logits, labels, label_smoothing=smoothing)
         with torch.no_grad():
@@ -76,7 +78,11 @@ def fine_tune(model: nn.Module, settings: FineTuning, context: Context, label: s
     changed = {"epochs": settings.epochs, "learning_rate": settings.learning_rate, "warmup_epochs": warmup}
     train = context.train.model_copy(update=changed)
     loss = teacher_loss(context.teacher, settings, train.label_smoothing)
-    return fit(model, context.dataset, train, seed=context.seed, work=context.work, loss=loss, label=label)
+    try:
+        return fit(model, context.dataset, train, seed=context.seed, work=context.work, loss=loss, label=label)
+    except TrainingError as error:
+        what = str(error).rpartition("; lower ")[0] or str(error)  # its advice names the recipe's train section
+        raise TrainingError(f"{what}; lower this step's learning_rate (now {settings.learning_rate:g})") from None
 
 
 def distill(candidate: Candidate, settings: DistillSettings, context: Context) -> Candidate:
