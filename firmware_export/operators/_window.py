@@ -89,9 +89,9 @@ class Window:
 
     def fields(self) -> dict[str, str]:
         """Initializers of the nn_window named `window`."""
-        pairs = {"input": self.size, "output": self.output, "kernel": self.kernel, "stride": self.stride}
-        values = {f"{name}_{edge}": pair[i] for name, pair in pairs.items() for i, edge in enumerate("hw")}
-        values |= {"channels": self.channels, "dilation_h": self.dilation[0], "dilation_w": self.dilation[1]}
+        pairs = {"output": self.output, "kernel": self.kernel, "stride": self.stride, "dilation": self.dilation}
+        values = {"input_h": self.size[0], "input_w": self.size[1], "channels": self.channels}
+        values |= {f"{name}_{edge}": pair[i] for name, pair in pairs.items() for i, edge in enumerate("hw")}
         values |= {"padding_top": self.padding[0], "padding_left": self.padding[2]}
         return {f"window.{name}": str(value) for name, value in values.items()}
 
