@@ -245,11 +245,12 @@ def _tensor_fields(tensor: Tensor, offset: int) -> str:
 
 def _data_header(name: str, layers: Sequence[LayerCode]) -> str:
     declarations = "".join(
-        f"\nextern {array_definition(constant.data, f'{name}_{place}_{constant.suffix}', declare=True)}"
+        f"extern {array_definition(constant.data, f'{name}_{place}_{constant.suffix}', declare=True)}\n"
         for place, layer in enumerate(layers)
         for constant in layer.constants
     )
-    return DATA_HEADER.format(notice=NOTICE, upper=name.upper(), declarations=declarations)
+    text = DATA_HEADER.format(notice=NOTICE, upper=name.upper(), declarations=declarations)
+    return text if declarations else text.replace("\n\n\n", "\n\n")
 
 
 DATA_HEADER = """\
@@ -263,8 +264,8 @@ DATA_HEADER = """\
 #ifndef {upper}_DATA_ATTRIBUTE
 #define {upper}_DATA_ATTRIBUTE
 #endif
-{declarations}
 
+{declarations}
 #endif
 """
 

@@ -9,5 +9,4 @@
 #define HOSTILE_NAMES_DATA_ATTRIBUTE
 #endif
 
-
 #endif

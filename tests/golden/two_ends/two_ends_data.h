@@ -9,5 +9,4 @@
 #define TWO_ENDS_DATA_ATTRIBUTE
 #endif
 
-
 #endif
