@@ -32,7 +32,7 @@ class Uart(Section):
     base: int = Field(ge=0, lt=2**32)
     irq: int = Field(ge=0, lt=240)
     pins: str
-    baud: int = Field(115200, ge=1200, le=4_000_000)
+    baud: int = Field(115200, ge=9600, le=4_000_000)
     ring: int = Field(1024, ge=64, le=65536, description="bytes of the receive ring, a power of two")
 
     @model_validator(mode="after")

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from recipes.artifacts import PipelineError, UsageError
+from recipes.artifacts import ArtifactError, PipelineError, UsageError
 from recipes.recipe import did_you_mean
 
 
@@ -109,6 +109,7 @@ class Toolchain:
 
         Raises:
             ToolchainError: it failed, took longer than ten minutes or could not be started.
+            ArtifactError: the disk is full.
         """
         try:
             result = subprocess.run(
@@ -121,6 +122,10 @@ class Toolchain:
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise ToolchainError(f"{action}: {self.command[0]} could not be run ({error}); check the installation") from None
+        if "No space left on device" in result.stderr:
+            raise ArtifactError(
+                f"{action}: no space left on the device; free some space and run again (earlier artifacts are intact)"
+            )
         if result.returncode != 0:
             raise ToolchainError(f"{action}: {self.label} failed: {_first_message(result.stderr)}")
         return result.stdout

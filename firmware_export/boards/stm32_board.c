@@ -31,8 +31,9 @@ static uint32_t ring_used(void) { return ring.head - ring.tail; }
  * interrupt, so that bytes are lost in the UART only (and counted there), never overwritten. */
 static void receive(void) {
     uint32_t overruns = 0;
-    while (ring_used() < BOARD_UART_RING && usart_received(&overruns)) {
-        ring.bytes[ring.head % BOARD_UART_RING] = usart_take();
+    uint8_t byte;
+    while (ring_used() < BOARD_UART_RING && usart_receive(&byte, &overruns)) {
+        ring.bytes[ring.head % BOARD_UART_RING] = byte;
         ring.head++;
     }
     ring.overruns += overruns;
@@ -52,13 +53,13 @@ size_t board_uart_read(uint8_t *data, size_t capacity, int wait) {
         wait_for_interrupt();
         receive();
     }
+    interrupts_restore(masked);
     size_t size = 0;
     for (; size < capacity && ring_used() != 0u; size++) {
         data[size] = ring.bytes[ring.tail % BOARD_UART_RING];
         ring.tail++;
     }
-    usart_receive_interrupt(1);
-    interrupts_restore(masked);
+    usart_receive_interrupt(1); /* there is room again */
     return size;
 }
 

@@ -22,14 +22,17 @@ static inline void usart_start(uint32_t divider) {
 
 static inline void usart_receive_interrupt(int on) { REGISTER(USART_CR1) = on ? CR1_ENABLE | CR1_RXNEIE : CR1_ENABLE; }
 
-/* Whether a byte waits; counts a lost one. Reading SR here and DR next clears ORE. */
-static inline int usart_received(uint32_t *overruns) {
+/* Takes a byte when there is one; counts lost ones. Reading DR after SR clears RXNE and ORE. ORE without RXNE is left when
+ * a byte was lost between the two readings of the last call: what DR then holds is not new. */
+static inline int usart_receive(uint8_t *byte, uint32_t *overruns) {
     uint32_t status = REGISTER(USART_SR);
+    if ((status & (SR_RXNE | SR_ORE)) == 0u) {
+        return 0;
+    }
+    *byte = (uint8_t)REGISTER(USART_DR);
     *overruns += (status & SR_ORE) != 0u;
-    return (status & (SR_RXNE | SR_ORE)) != 0u;
+    return (status & SR_RXNE) != 0u;
 }
-
-static inline uint8_t usart_take(void) { return (uint8_t)REGISTER(USART_DR); }
 
 static inline int usart_wait_to_send(void) { return wait_until(USART_SR, SR_TXE, SR_TXE); }
 

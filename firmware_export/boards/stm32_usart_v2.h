@@ -24,17 +24,19 @@ static inline void usart_start(uint32_t divider) {
 
 static inline void usart_receive_interrupt(int on) { REGISTER(USART_CR1) = on ? CR1_ENABLE | CR1_RXNEIE : CR1_ENABLE; }
 
-/* Whether a byte waits; counts a lost one and clears its flag, which would else raise the interrupt for ever. */
-static inline int usart_received(uint32_t *overruns) {
+/* Takes a byte when there is one; counts a lost one and clears its flag, which would else raise the interrupt for ever. */
+static inline int usart_receive(uint8_t *byte, uint32_t *overruns) {
     uint32_t status = REGISTER(USART_ISR);
     if ((status & ISR_ORE) != 0u) {
         REGISTER(USART_ICR) = ISR_ORE;
         *overruns += 1u;
     }
-    return (status & ISR_RXNE) != 0u;
+    if ((status & ISR_RXNE) == 0u) {
+        return 0;
+    }
+    *byte = (uint8_t)REGISTER(USART_RDR);
+    return 1;
 }
-
-static inline uint8_t usart_take(void) { return (uint8_t)REGISTER(USART_RDR); }
 
 static inline int usart_wait_to_send(void) { return wait_until(USART_ISR, ISR_TXE, ISR_TXE); }
 
