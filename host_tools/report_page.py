@@ -106,15 +106,19 @@ def _section(identifier: str, heading: str, body: str, command: str) -> str:
     return f'<section id="{identifier}"><h2>{escape(heading)}</h2>{body}{source}</section>'
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int] = ()) -> str:
-    """An HTML table; cells are texts and are escaped; the columns in `numbers` are set to the right."""
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int] = (), wide: bool = False) -> str:
+    """An HTML table; cells are texts and are escaped; the columns in `numbers` are set to the right.
+
+    A wide table does not break its cells; it is moved sideways on a narrow screen.
+    """
     css = ["number" if i in numbers else "" for i in range(len(head))]
     top = "".join(f'<th class="{c}">{escape(cell)}</th>' for c, cell in zip(css, head, strict=True))
     body = "".join(
         "<tr>" + "".join(f'<td class="{c}">{escape(cell)}</td>' for c, cell in zip(css, row, strict=True)) + "</tr>"
         for row in rows
     )
-    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+    kind = ' class="wide"' if wide else ""
+    return f'<div class="scroll"><table{kind}><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _figure(svg: str) -> str:
@@ -149,7 +153,7 @@ def _tiles(results: Results) -> str:
         (_short(results.macs), "multiply-accumulates"),
         (_bytes(results.weights_bytes), "weights"),
         (_bytes(results.flash_bytes), "flash"),
-        (_bytes(results.ram_bytes), "RAM"),
+        (_bytes(results.ram_bytes), f"RAM, and {_bytes(results.stack_bytes)} of stack reserved"),
         (_short(results.instructions_per_inference), "instructions per inference"),
         (thousands(link.crc_errors + link.retries + link.resets), "faults on the line, all mended"),
     ]
@@ -224,7 +228,7 @@ def _layers(report: Report) -> str:
     ]
     note = "<p>The CRC-32 of every layer's output of the first test image, device against simulator.</p>"
     head = ("layer", "operator", "shape", "MACs", "weight bytes", "output bytes", "CRC-32")
-    return note + table(head, rows, (0, 3, 4, 5))
+    return note + table(head, rows, (0, 3, 4, 5), wide=True)
 
 
 def _crc(verdict: LayerVerdict | None) -> str:

@@ -17,8 +17,10 @@ import numpy.typing as npt
 from PIL import Image
 
 UNKNOWN = "–"
+WIDTH = 520.0
+"""Of the charts, in SVG units: still readable on a phone, where the page is about 330 CSS pixels wide."""
 ROW = 30
-"""Height of one row of a chart, in SVG units; 1 unit is 1 CSS pixel at full width."""
+"""Height of one row of a chart, in SVG units."""
 
 
 @dataclass(frozen=True)
@@ -86,11 +88,11 @@ def accuracy_picture(steps: Sequence[tuple[str, float]]) -> str:
     Args:
         steps: name and fraction of images classified right, in the order of the pipeline; at least one.
     """
-    left, right, width = 170.0, 90.0, 720.0
+    left, right = 150.0, 74.0
     lowest = min(value for _, value in steps)
     low = max(0.0, math.floor(100 * lowest - 1.0))
     step = tick_step(100.0 - low)
-    scale = (width - left - right) / (100.0 - low)
+    scale = (WIDTH - left - right) / (100.0 - low)
     bottom = 14 + ROW * len(steps)
     body = []
     for tick in np.arange(math.ceil(low / step) * step, 100.0 + step / 2, step):
@@ -101,8 +103,8 @@ def accuracy_picture(steps: Sequence[tuple[str, float]]) -> str:
         css = "dot last" if row == len(steps) - 1 else "dot"
         body += [_text(left - 12, y + 5, _shorten(name, 22), "label", "end"), _line(left, y, x, y, "stem")]
         body += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="6" class="{css}"/>']
-        body.append(_text(width - right + 14, y + 5, percent(value, 2), "value"))
-    return _svg(width, bottom + 26, "accuracy after each step", body)
+        body.append(_text(WIDTH - right + 14, y + 5, percent(value, 2), "value"))
+    return _svg(WIDTH, bottom + 26, "accuracy after each step", body)
 
 
 def confusion_picture(names: Sequence[str], matrix: Sequence[Sequence[int]]) -> str:
@@ -148,45 +150,50 @@ def _opacity(value: float) -> str:
 
 def memory_picture(uses: Sequence[MemoryUse]) -> str:
     """One bar per memory, as long as the board has of it, with its used parts from the left."""
-    left, width, height = 90.0, 720.0, 24.0
+    left, height, pitch = 56.0, 24.0, 82.0
     body = []
     for row, use in enumerate(uses):
-        y = 8 + 62.0 * row
+        y = 8 + pitch * row
         used = sum(size for _, size in use.parts)
         full = max(use.capacity or used, used, 1)
-        body += [_text(left - 12, y + 17, use.name, "label", "end"), _rect(left, y, width - left, height, "cell")]
+        body += [_text(left - 12, y + 17, use.name, "label", "end"), _rect(left, y, WIDTH - left, height, "cell")]
         x = left
         for number, (name, size) in enumerate(use.parts):
-            length = (width - left) * size / full
+            length = (WIDTH - left) * size / full
             body.append(_rect(x, y, length, height, f"part{number % 4}", title=f"{name}: {thousands(size)} bytes"))
             x += length
-        body.append(_text(left, y + height + 17, _memory_caption(use, used), "small"))
-    return _svg(width, 62.0 * len(uses) + 4, "memory used against the board", body)
+        of = f" of {thousands(use.capacity)} bytes ({percent(used / use.capacity)})" if use.capacity else " bytes"
+        body.append(_text(left, y + height + 17, f"{thousands(used)}{of}", "small"))
+        body.append(_memory_key(use, left, y + height + 34))
+    return _svg(WIDTH, pitch * len(uses) + 4, "memory used against the board", body)
 
 
-def _memory_caption(use: MemoryUse, used: int) -> str:
-    of = f" of {thousands(use.capacity)} ({percent(used / use.capacity)})" if use.capacity else ""
-    split = ", ".join(f"{name} {thousands(size)}" for name, size in use.parts)
-    return f"{thousands(used)}{of} bytes: {split}" if len(use.parts) > 1 else f"{thousands(used)}{of} bytes"
+def _memory_key(use: MemoryUse, x: float, y: float) -> str:
+    """Each part behind a square of its colour; escaped."""
+    parts = [
+        f'<tspan class="part{number % 4}">■</tspan> {escape(name)} {thousands(size)}'
+        for number, (name, size) in enumerate(use.parts)
+    ]
+    return f'<text x="{x}" y="{y}" class="small">{"&#160;&#160; ".join(parts)}</text>'
 
 
 def plan_picture(tensors: Sequence[PlannedTensor], total: int) -> str:
     """Tensor x time: which bytes of the activation buffer (upwards) belong to whom during which layers (rightwards)."""
-    left, width, height = 84.0, 720.0, 260.0
+    left, height = 64.0, 240.0
     layers = max((t.last for t in tensors), default=0) + 1
-    column, scale = (width - left - 6) / layers, height / max(total, 1)
+    column, scale = (WIDTH - left - 6) / layers, height / max(total, 1)
     body = []
     step = tick_step(max(total, 5), 4)
     for tick in np.arange(0, total + 1, step):
         y = 8 + height - tick * scale
-        body += [_line(left, y, width - 6, y), _text(left - 8, y + 4, thousands(tick), "small", "end")]
+        body += [_line(left, y, WIDTH - 6, y), _text(left - 8, y + 4, thousands(tick), "small", "end")]
     for number, tensor in enumerate(tensors):
         body.append(_planned_box(tensor, number, left, 8 + height, column, scale))
-    every = max(1, math.ceil(layers / 24))
+    every = max(1, math.ceil(layers / 18))
     for layer in range(0, layers, every):
         body.append(_text(left + column * (layer + 0.5), height + 26, str(layer), "small", "middle"))
-    body.append(_text(left + (width - left) / 2, height + 44, "layer", "small", "middle"))
-    return _svg(width, height + 50, "memory plan: bytes of the activation buffer over the layers", body)
+    body.append(_text(left + (WIDTH - left) / 2, height + 44, "layer", "small", "middle"))
+    return _svg(WIDTH, height + 50, "memory plan: bytes of the activation buffer over the layers", body)
 
 
 def _planned_box(tensor: PlannedTensor, number: int, left: float, bottom: float, column: float, scale: float) -> str:

@@ -26,7 +26,8 @@ ul.tiles span, small, .command, summary { color: var(--soft); font-size: .82rem;
 code { font: .95em ui-monospace, "DejaVu Sans Mono", monospace; }
 .scroll { overflow-x: auto; }
 .figure { margin-bottom: 14px; }
-svg { display: block; max-width: 100%; height: auto; margin: 0 auto; font: 13px system-ui, "DejaVu Sans", sans-serif; }
+svg { display: block; width: 100%; max-width: 620px; height: auto; margin: 0 auto;
+  font: 13px system-ui, "DejaVu Sans", sans-serif; }
 svg text { fill: var(--ink); } svg .small { fill: var(--soft); font-size: 12px; } svg .value { font-weight: 600; }
 svg .grid { stroke: var(--rule); } svg .stem { stroke: var(--rule); stroke-width: 2; }
 svg .dot { fill: var(--accent); } svg .dot.last { fill: var(--good); }
@@ -37,7 +38,7 @@ table { border-collapse: collapse; width: 100%; font-size: .88rem; }
 th, td { text-align: left; padding: 5px 10px 5px 0; border-bottom: 1px solid var(--rule); vertical-align: top; }
 th { color: var(--soft); font-weight: 600; }
 .number { text-align: right; font-variant-numeric: tabular-nums; }
-td { overflow-wrap: anywhere; }
+td { overflow-wrap: anywhere; } table.wide td { white-space: nowrap; overflow-wrap: normal; }
 ul.images { list-style: none; display: grid; grid-template-columns: repeat(auto-fill, minmax(96px, 1fr)); gap: 12px;
   padding: 0; }
 ul.images li { display: flex; flex-direction: column; font-size: .82rem; line-height: 1.3; }

@@ -49,8 +49,8 @@ MEMORY = ("flash_bytes", "ram_bytes", "stack_bytes")
 """Figures of the linked image; a process of this computer has none."""
 SIMULATED_IMAGES = 1000
 """At most so many expected answers are computed a second time by the numpy simulator; `exact` does it for all."""
-COUNTS_INSTRUCTIONS = ("unicorn",)
-"""Targets whose cycle counter counts executed instructions."""
+COUNTS_INSTRUCTIONS = ("unicorn", "qemu")
+"""Targets whose cycle counter counts executed instructions, exactly."""
 
 
 @dataclass(frozen=True)

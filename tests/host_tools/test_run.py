@@ -217,9 +217,12 @@ def test_an_interrupted_serial_run_goes_on_too(recipe: Path, put_on: Callable[..
         assert board.runs == runs
 
 
-def test_instructions_are_told_where_the_target_counts_them(recipe: Path, put_on: Callable[..., GraphBoard]) -> None:
+@pytest.mark.parametrize("target", ["unicorn", "qemu"])
+def test_instructions_are_told_where_the_target_counts_them(
+    recipe: Path, put_on: Callable[..., GraphBoard], target: str
+) -> None:
     put_on()
-    results = run(order(recipe, "unicorn"))
+    results = run(order(recipe, target))
     assert results is not None and results.cycles is not None
     assert results.instructions_per_inference == round(sum(range(5001, 5013)) / 12)
     assert results.cycles.unit == "instructions"

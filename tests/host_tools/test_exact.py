@@ -1,0 +1,152 @@
+"""The stage `exact`: every implementation agrees on a real network; one that does not is found and named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from built_recipe import copy_recipe
+from graph_board import GraphBoard
+
+import host_tools.exact
+from firmware_export.board import load_board
+from firmware_export.graph import Array
+from host_tools.__main__ import main
+from host_tools.compare import Agreement, MismatchError
+from host_tools.exact import ExactOrder, exact, plan_targets, tolerance_table
+from host_tools.link import Link
+from host_tools.model import load_model
+from host_tools.run import Order
+from recipes.artifacts import ArtifactError
+from recipes.recipe import load_recipe
+
+IMPLEMENTATIONS = ["simulator", "compiled C", "tflite-micro", "LiteRT ref", "host"]
+
+
+@pytest.fixture
+def recipe(built: Path, tmp_path: Path) -> Path:
+    return copy_recipe(built, tmp_path)
+
+
+def order(recipe: Path, images: int | None = 20) -> Order:
+    root = recipe.parent / "build" / "tiny"
+    return Order(load_recipe(recipe), (str(recipe),), load_board("netduinoplus2"), "unicorn", root, images)
+
+
+def report(recipe: Path) -> dict[str, object]:
+    content: dict[str, object] = json.loads((recipe.parent / "build" / "tiny" / "exact" / "exact.json").read_text())
+    return content
+
+
+def test_all_agree_on_every_test_image(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    exact(plan_targets(order(recipe, None), ["host"]))
+    found = report(recipe)
+    pairs = found["exact"]
+    assert isinstance(pairs, list) and len(pairs) == 10  # every two of five
+    assert {p["first"] for p in pairs} | {p["second"] for p in pairs} == set(IMPLEMENTATIONS)
+    assert all(p["bytes_compared"] == 3600 and p["bytes_different"] == 0 for p in pairs)
+    text = capsys.readouterr().out
+    assert (
+        "exact: 0 of 36,000 bytes differ over 360 images between simulator, compiled C, tflite-micro, LiteRT ref, host" in text
+    )
+    assert "tolerance only" in text
+
+
+def test_tolerances_are_told_apart(recipe: Path) -> None:
+    exact(plan_targets(order(recipe), []))
+    found = report(recipe)
+    rows = found["tolerance"]
+    assert isinstance(rows, list) and [row["second"] for row in rows] == ["onnxruntime", "torch"]
+    assert all(row["largest_difference"] <= 1 for row in rows)
+    pairs = found["exact"]
+    assert isinstance(pairs, list) and not {"onnxruntime", "torch"} & {p["second"] for p in pairs}
+
+
+def test_the_second_time_nothing_is_compared(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        exact(plan_targets(order(recipe), []))
+    text = capsys.readouterr().out
+    assert "exact: unchanged, not run again (exact: 0 of" in text
+    assert text.count("bytes differing/compared") == 2  # the table is shown again all the same
+
+
+def flip_last(layer: int, output: Array) -> Array:
+    if layer == 2:
+        output = output.copy()
+        output.reshape(-1)[9] ^= 1
+    return output
+
+
+def test_a_board_that_differs_is_named(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = load_model(recipe.parent / "build" / "tiny", load_recipe(recipe))
+    board = GraphBoard(model.graph, lie=flip_last)
+    monkeypatch.setattr(host_tools.exact, "open_target", lambda *_: board)
+    monkeypatch.setattr(host_tools.exact, "Link", partial(Link, clock=board.clock))
+    for _ in range(2):  # the second time from what is written
+        with pytest.raises(MismatchError) as caught:
+            exact(plan_targets(order(recipe, 5), ["host"]))
+        assert caught.value.exit_code == 10
+        assert "20 bytes differ" in str(caught.value)  # 5 images, 1 byte each, against 4 others
+        assert "simulator / host, compiled C / host, tflite-micro / host, LiteRT ref / host;" in str(caught.value)
+    assert board.runs == 5
+    assert "5/50" in capsys.readouterr().out
+
+
+def test_a_serial_line_answers_the_first_images_only(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_tools.exact, "LINK_IMAGES", 7)
+    exact(plan_targets(order(recipe, 20), ["host"]))
+    pairs = report(recipe)["exact"]
+    assert isinstance(pairs, list)
+    counts = {(p["first"], p["second"]): p["images"] for p in pairs}
+    assert counts["simulator", "tflite-micro"] == 20 and counts["simulator", "host"] == 7
+
+
+def test_what_is_not_built_is_left_out_and_said(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    request = plan_targets(order(recipe), None)
+    assert [run.target for run in request.runs] == ["host"] and set(request.left_out) == {"unicorn", "qemu"}
+    exact(request)
+    assert "exact: unicorn is left out: no firmware in" in capsys.readouterr().out
+    assert report(recipe)["left_out"] == request.left_out
+
+
+def test_what_is_asked_for_must_be_there(recipe: Path) -> None:
+    with pytest.raises(ArtifactError, match="build it with: python -m firmware_export"):
+        plan_targets(order(recipe), ["unicorn"])
+
+
+def test_a_damaged_export_is_refused(recipe: Path) -> None:
+    twin = recipe.parent / "build" / "tiny" / "export" / "network.tflite"
+    twin.write_bytes(twin.read_bytes()[:-1] + b"?")
+    with pytest.raises(ArtifactError, match="is damaged"):
+        exact(ExactOrder(order(recipe), (), {}))
+
+
+def test_the_command_line(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["exact", str(recipe), "--build", str(recipe.parent / "build"), "--images", "3", "--targets", "none"]
+    assert main(arguments) == 0
+    assert "over 3 images between simulator, compiled C, tflite-micro, LiteRT ref," in capsys.readouterr().out
+
+
+def test_the_tolerance_table_says_what_it_is() -> None:
+    text = tolerance_table([Agreement("simulator", "torch", 50, 500, 5, 2, 1)])
+    assert text.startswith("tolerance only")
+    assert "torch" in text and "5 of 500 bytes differ (1.00 %), by 2 at most; 1 of 50 classes differ" in text
+
+
+def test_one_wrong_byte_in_any_implementation_is_seen(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original: Callable[..., np.ndarray] = host_tools.exact.tflite_micro_outputs
+
+    def wrong(*arguments: object) -> np.ndarray:
+        outputs = original(*arguments)
+        outputs[19, 9] ^= 1
+        return outputs
+
+    monkeypatch.setattr(host_tools.exact, "tflite_micro_outputs", wrong)
+    with pytest.raises(MismatchError, match="3 bytes differ"):
+        exact(plan_targets(order(recipe), []))
