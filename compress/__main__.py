@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shutil
 from pathlib import Path
+from typing import get_args
 
 import torch
 
@@ -100,8 +101,9 @@ def _methods_help() -> str:
     for name, method in methods().items():
         lines.append(f"\n  {name}: {(method.apply.__doc__ or '').splitlines()[0]}")
         for key, field in method.settings.model_fields.items():
-            note = f"  {field.description}" if field.description else ""
-            lines.append(f"    {key} = {field.default}{note}")
+            choices = " | ".join(get_args(field.annotation))
+            notes = ", ".join(note for note in (choices, field.description) if note)
+            lines.append(f"    {key}={field.default}" + (f"  ({notes})" if notes else ""))
     return "\n".join(lines)
 
 

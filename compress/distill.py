@@ -27,7 +27,7 @@ class FineTuning(Section):
     """Training on from given weights; everything not named here is as in the recipe's `train` section."""
 
     epochs: int = Field(10, ge=1, le=10000)
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(1e-3, gt=0, description="its peak")
     temperature: float = Field(4.0, gt=0, le=100, description="softens the teacher's and the student's answers")
     teacher_weight: float = Field(0.7, ge=0, le=1, description="share of the teacher in the loss; the rest is the labels'")
 
@@ -86,7 +86,7 @@ def fine_tune(model: nn.Module, settings: FineTuning, context: Context, label: s
 
 
 def distill(candidate: Candidate, settings: DistillSettings, context: Context) -> Candidate:
-    """Recovers the accuracy that pruning cost."""
+    """Fine-tunes towards the unpruned network's answers: recovers the accuracy that pruning cost."""
     model = copy.deepcopy(candidate.model)
     fine_tune(model, settings, context, "distill")
     return replace(candidate, model=model.eval())

@@ -48,6 +48,14 @@ def quantizer_before(traced: fx.GraphModule, node: fx.Node) -> fx.Node:
     return source if isinstance(layer_of(traced, source), ActivationQuantizer) else quantizer_before(traced, source)
 
 
+def output_quantizer(traced: fx.GraphModule) -> ActivationQuantizer:
+    """The quantizer of the network's answer."""
+    result = next(node for node in traced.graph.nodes if node.op == "output")
+    quantizer = layer_of(traced, quantizer_before(traced, result))
+    assert isinstance(quantizer, ActivationQuantizer)
+    return quantizer
+
+
 def _is_fused(traced: fx.GraphModule, node: fx.Node) -> bool:
     """Whether the only reader is an activation function, after which the range is taken."""
     users = list(node.users)

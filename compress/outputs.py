@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from compress.check_onnx import Agreement, check_float, check_int8, onnx_accuracy
-from compress.fake_quantize import ActivationQuantizer, QuantizedLayer
+from compress.fake_quantize import QuantizedLayer
 from compress.fold import fold_batch_norm
+from compress.insert_quantizers import output_quantizer
 from compress.method import Candidate
 from compress.write_onnx import onnx_bytes
 from recipes.artifacts import write_bytes_atomic
@@ -85,7 +86,7 @@ def write_int8(candidate: Candidate, dataset: Dataset, folder: Path) -> Int8File
     if quantized is None:
         return None
     content = onnx_bytes(quantized, candidate.config.input_shape, dataset.name)
-    scale = [float(m.scale) for m in quantized.modules() if isinstance(m, ActivationQuantizer)][-1]
+    scale = float(output_quantizer(quantized).scale)
     found = check_int8(content, quantized, dataset.test.images[:CHECK_IMAGES], scale)
     write_bytes_atomic(folder / INT8_ONNX, content)
     layers = [module.layer for module in quantized.modules() if isinstance(module, QuantizedLayer)]

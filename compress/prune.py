@@ -26,10 +26,10 @@ class PruneSettings(FineTuning):
 
     ratio: float = Field(0.5, ge=0, lt=1, description="share of channels to remove, of every layer (or of all, see scope)")
     scope: Literal["layer", "global"] = Field("layer", description="rank channels within a layer or over the whole network")
-    importance: Literal["magnitude", "batch_norm", "lamp"] = "magnitude"
+    importance: Literal["magnitude", "batch_norm", "lamp"] = Field("magnitude", description="what ranks channels")
     round_to: int = Field(4, ge=1, le=64, description="channel counts stay multiples of this")
     iterations: int = Field(1, ge=1, le=20, description="prune in this many equal parts, training between them")
-    epochs: int = Field(3, ge=1, le=10000)
+    epochs: int = Field(3, ge=1, le=10000, description="after each iteration but the last")
 
 
 IMPORTANCE: dict[str, Any] = {
@@ -42,7 +42,7 @@ MAXIMUM_LAYER_RATIO = 0.9
 
 
 def prune(candidate: Candidate, settings: PruneSettings, context: Context) -> Candidate:
-    """The network with fewer channels; its accuracy is to be recovered by later steps."""
+    """Removes whole channels, so that tensors really shrink; a later distill step recovers the accuracy it costs."""
     model = copy.deepcopy(candidate.model).eval()
     pruner = _pruner(model, candidate.config, settings)
     for iteration in range(settings.iterations):

@@ -26,8 +26,8 @@ BATCH = 64
 class QuantizeSettings(FineTuning):
     """Settings of the step; epochs, learning_rate, temperature, teacher_weight and range_momentum are for qat only."""
 
-    method: Literal["qat", "ptq"] = "qat"
-    epochs: int = Field(5, ge=1, le=10000)
+    method: Literal["qat", "ptq"] = Field("qat", description="with training, or calibration alone")
+    epochs: int = Field(5, ge=1, le=10000, description="this and the next three: qat only")
     learning_rate: float = Field(5e-4, gt=0)
     calibration_images: int = Field(512, ge=1, description="training images on which ranges are calibrated")
     percentile: float = Field(99.99, gt=50, le=100, description="of each range that is kept when calibrating; 100: all of it")
@@ -48,7 +48,7 @@ def calibrate(quantized: fx.GraphModule, images: Uint8, percentile: float) -> No
 
 
 def quantize(candidate: Candidate, settings: QuantizeSettings, context: Context) -> Candidate:
-    """Adds the fake-quantized network; the float one stays as it is."""
+    """Makes the network int8, by training on (qat) or by calibration alone (ptq); the float one stays as it is."""
     quantized = insert_quantizers(fold_batch_norm(candidate.model), settings.range_momentum)
     images = context.dataset.train.images
     chosen = np.random.default_rng(context.seed).permutation(len(images))[: settings.calibration_images]

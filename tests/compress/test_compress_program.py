@@ -226,7 +226,7 @@ def run_program(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]
 def test_help_names_every_method_with_its_settings_and_defaults(root: Path) -> None:
     shown = run_program(root, "--help")
     assert shown.returncode == 0
-    for text in ("prune:", "distill:", "quantize:", "ratio = 0.5", "method = qat", "--build", "model_int8.onnx"):
+    for text in ("prune:", "distill:", "quantize:", "ratio=0.5", "method=qat  (qat | ptq", "--build", "model_int8.onnx"):
         assert text in shown.stdout
 
 

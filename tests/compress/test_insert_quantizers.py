@@ -7,7 +7,7 @@ from torch import fx, nn
 
 from compress.fake_quantize import ActivationQuantizer, Mode, QuantizedLayer, set_mode
 from compress.fold import fold_batch_norm, layer_of
-from compress.insert_quantizers import insert_quantizers, quantizer_before
+from compress.insert_quantizers import insert_quantizers, output_quantizer, quantizer_before
 from train.models import GlobalAveragePool, ModelConfig
 
 
@@ -139,3 +139,8 @@ def test_an_activation_after_the_pool_is_fused_too() -> None:
 def test_the_momentum_reaches_the_quantizers(network: tuple[nn.Module, ModelConfig]) -> None:
     traced = insert_quantizers(fold_batch_norm(network[0]), momentum=0.5)
     assert {m.momentum for m in traced.modules() if isinstance(m, ActivationQuantizer) and not m.fixed} == {0.5}
+
+
+def test_the_output_quantizer_is_the_last_one(network: tuple[nn.Module, ModelConfig]) -> None:
+    traced = quantized(network[0])
+    assert output_quantizer(traced) is traced.get_submodule("classifier_quantizer")
