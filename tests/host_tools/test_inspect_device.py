@@ -1,0 +1,95 @@
+"""info, selftest and layers, on the real firmware of board `host` and on a board that lies in one layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+from graph_board import GraphBoard
+
+import host_tools.inspect_device
+from firmware_export.board import load_board
+from firmware_export.graph import Array
+from host_tools.__main__ import main
+from host_tools.compare import MismatchError
+from host_tools.inspect_device import inspect_layers, print_hello, print_selftest
+from host_tools.link import Link
+from host_tools.model import load_model
+from host_tools.run import Order
+from recipes.artifacts import UsageError
+from recipes.recipe import load_recipe
+
+
+def order(built: Path) -> Order:
+    return Order(load_recipe(built), ("tiny",), load_board("host"), "host", built.parent / "build" / "tiny", None)
+
+
+@pytest.fixture
+def put_on(monkeypatch: pytest.MonkeyPatch, built: Path) -> Callable[..., GraphBoard]:
+    """Makes every target lead to a board in Python."""
+
+    def put(**options: object) -> GraphBoard:
+        model = load_model(built.parent / "build" / "tiny", load_recipe(built))
+        board = GraphBoard(model.graph, **options)  # type: ignore[arg-type]
+        monkeypatch.setattr(host_tools.inspect_device, "open_target", lambda *_: board)
+        monkeypatch.setattr(host_tools.inspect_device, "Link", partial(Link, clock=board.clock))
+        return board
+
+    return put
+
+
+def test_info_tells_what_the_board_says(
+    built: Path, put_on: Callable[..., GraphBoard], capsys: pytest.CaptureFixture[str]
+) -> None:
+    board = put_on()
+    print_hello(order(built))
+    lines = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines())
+    assert lines["board"] == "graphboard" and lines["core"] == "python" and lines["clock"] == "16 MHz"
+    assert lines["model"] == board.graph.hash() and lines["arithmetic"] == "double" and lines["layers"] == "3"
+    assert lines["stack"] == "4,096 bytes reserved"
+    assert lines["input"].startswith("0      int8 1x8x8x1, 64 bytes, real = 0.00392156886 * (stored - -128)")
+    assert "1,000 frames, 2 damaged" in lines["since"] and lines["since"].endswith("stack used 321 bytes")
+
+
+def test_the_real_firmware_from_the_command_line(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [str(built), "--build", str(built.parent / "build"), "--target", "host"]
+    assert main(["selftest", *words]) == 0
+    assert main(["info", *words]) == 0
+    assert main(["layers", *words, "--image", "359"]) == 0
+    text = capsys.readouterr().out
+    assert "selftest: host on host gives the known answers of TFLite Micro" in text
+    assert "clock        unknown" in text
+    assert "layers: all 3 layers of image 359 identical on host" in text
+
+
+def test_a_failing_selftest(built: Path, put_on: Callable[..., GraphBoard]) -> None:
+    put_on(selftest_status=3)
+    with pytest.raises(MismatchError, match=r"gets a known answer wrong.*host_tools layers tiny --board host --target host"):
+        print_selftest(order(built))
+
+
+def wrong_element(layer: int, output: Array) -> Array:
+    if layer == 1:
+        output = output.copy()
+        output[0, 0, 0, 4] = 99
+    return output
+
+
+def test_layers_names_the_first_wrong_element(
+    built: Path, put_on: Callable[..., GraphBoard], capsys: pytest.CaptureFixture[str]
+) -> None:
+    put_on(lie=wrong_element)
+    with pytest.raises(MismatchError) as caught:
+        inspect_layers(order(built), 3)
+    sentence = str(caught.value)
+    assert sentence.startswith("image 3 on host: layer 1 (conv2d) is the first that differs: output 0 at [0, 0, 0, 4] of")
+    assert "is 99, expected " in sentence and "1 of 10 elements differ" in sentence
+    table = capsys.readouterr().out.splitlines()
+    assert [line.split()[-1] for line in table[1:]] == ["same", "DIFFERS", "same"]
+
+
+def test_there_is_no_such_image(built: Path) -> None:
+    with pytest.raises(UsageError, match="--image 360: the test images are 0 to 359"):
+        inspect_layers(order(built), 360)

@@ -1,0 +1,141 @@
+"""What the report gathers: lives of tensors worked out by hand, memory parts that add up, a page written again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from built_recipe import FIGURES, copy_recipe
+
+from firmware_export.board import load_board
+from host_tools.__main__ import main
+from host_tools.report import accuracy_steps, layer_rows, memory_uses, planned_tensors
+from host_tools.report_pictures import MemoryUse, PlannedTensor
+from host_tools.results import read_results
+from recipes.artifacts import ArtifactError
+
+
+def layer(
+    index: int, operator: str, inputs: list[int], outputs: list[int], size: int, scratch: int = 0, at: int = 0
+) -> dict[str, Any]:
+    return {
+        "index": index,
+        "operator": operator,
+        "summary": f"{operator} {index}",
+        "input_offsets": inputs,
+        "output_shapes": [[1, size]] * len(outputs),
+        "output_offsets": outputs,
+        "output_bytes": size * len(outputs),
+        "macs": 10 * index,
+        "weights_bytes": index,
+        "scratch_bytes": scratch,
+        "scratch_offset": at if scratch else None,
+    }
+
+
+def info() -> dict[str, Any]:
+    """input -> conv -> conv -> add of both -> reshape."""
+    return {
+        "inputs": [{"offset": 0, "size": 64}],
+        "outputs": [{"offset": 0, "size": 32}],
+        "constants_bytes": 900,
+        "layers": [
+            layer(0, "conv2d", [0], [64], 128, scratch=16, at=192),
+            layer(1, "conv2d", [64], [192], 128),
+            layer(2, "add", [64, 192], [0], 32),
+            layer(3, "reshape", [0], [0], 32),
+        ],
+    }
+
+
+def test_tensors_live_from_their_writer_to_their_last_reader() -> None:
+    assert planned_tensors(info()) == (
+        PlannedTensor("input 0", 0, 64, 0, 0),
+        PlannedTensor("scratch of 0", 192, 16, 0, 0),
+        PlannedTensor("0: conv2d", 64, 128, 0, 2),  # the skip connection keeps it until the addition
+        PlannedTensor("1: conv2d", 192, 128, 1, 2),
+        PlannedTensor("2: add", 0, 32, 2, 3),  # a reshape moves nothing; the output lives to the end
+    )
+
+
+def test_an_operator_with_two_outputs_has_two_tensors() -> None:
+    values = info()
+    values["layers"] = [layer(0, "split", [0], [64, 96], 32), layer(1, "add", [64, 96], [0], 32)]
+    assert planned_tensors(values)[1:] == (
+        PlannedTensor("0: split", 64, 32, 0, 1),
+        PlannedTensor("0: split", 96, 32, 0, 1),
+        PlannedTensor("1: add", 0, 32, 1, 1),
+    )
+
+
+def test_layer_rows_copy_the_figures() -> None:
+    rows = layer_rows(info())
+    assert [(r.index, r.operator, r.shape, r.macs, r.weights, r.output) for r in rows][1] == (
+        1,
+        "conv2d",
+        "conv2d 1",
+        10,
+        1,
+        128,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the built recipe whose test images have been run on the host."""
+    recipe = copy_recipe(built, tmp_path_factory.mktemp("finished"))
+    main([str(recipe), "--build", str(recipe.parent / "build"), "--target", "host", "--images", "30"])
+    return recipe
+
+
+def test_memory_parts_add_up(finished: Path) -> None:
+    results = read_results(finished.parent / "build" / "tiny" / "run" / "host")
+    board = load_board("nucleo_f103rb")
+    on_board = results.model_copy(
+        update={"flash_bytes": 9000, "ram_bytes": 2300, "stack_bytes": 4096, "activations_bytes": 144}
+    )
+    flash, ram = memory_uses(board, on_board, info())
+    assert flash == MemoryUse("flash", (("weights and tables", 900), ("code", 8100)), 128 * 1024)
+    assert ram == MemoryUse("RAM", (("activations", 144), ("stack, reserved", 4096), ("link and variables", 2156)), 20 * 1024)
+    assert memory_uses(load_board("host"), results, info()) == ()
+
+
+def test_two_regions_of_ram_are_one_bar(finished: Path) -> None:
+    results = read_results(finished.parent / "build" / "tiny" / "run" / "host")
+    on_board = results.model_copy(update={"flash_bytes": 9000, "ram_bytes": 2300, "stack_bytes": 4096})
+    board = load_board("nucleo_h743zi")
+    regions = {board.data, board.activations}
+    _, ram = memory_uses(board, on_board, info())
+    assert ram.capacity == sum(memory.size for memory in board.memory if memory.name in regions)
+
+
+def test_steps_go_from_training_to_the_device(finished: Path) -> None:
+    results = read_results(finished.parent / "build" / "tiny" / "run" / "host")
+    steps = accuracy_steps(FIGURES, results)
+    assert [(step.name, step.macs) for step in steps] == [
+        ("train", 9000),
+        ("quantize", 3136),
+        ("int8 in onnxruntime", None),
+        ("exact simulator", None),
+        ("device (host)", None),
+    ]
+    assert steps[0].accuracy == 0.9 and steps[-1].accuracy == results.accuracy.device
+    none = results.model_copy(update={"accuracy": results.accuracy.model_copy(update={"int8_onnx": None})})
+    assert "int8 in onnxruntime" not in [step.name for step in accuracy_steps(FIGURES, none)]
+
+
+def test_the_page_can_be_written_again(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [str(finished), "--build", str(finished.parent / "build"), "--target", "host"]
+    page = finished.parent / "build" / "tiny" / "run" / "host" / "report.html"
+    before = page.read_bytes()
+    page.unlink()
+    assert main(["report", *words]) == 0
+    assert page.read_bytes() == before  # so that the finished run stays valid
+    assert str(page) in capsys.readouterr().out
+    assert b"All 30 answers are bit-identical" in before
+
+
+def test_there_is_nothing_to_write_again_before_a_run(built: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"results\.json not found"):
+        main(["report", str(built), "--build", str(built.parent / "build"), "--target", "host"])
