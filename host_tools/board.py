@@ -32,15 +32,15 @@ _READ_BYTES = 4096
 
 
 class Transport(Protocol):
-    """A line to a board. Every method raises LinkError when the line is missing or gone.
+    """A line to a board. Every method raises LinkError when the line is missing or gone."""
 
-    Attributes:
-        description: for messages, e.g. "/dev/ttyACM0".
-        baud: bits per second, None where bytes do not wait for each other.
-    """
+    @property
+    def description(self) -> str:
+        """For messages, e.g. "/dev/ttyACM0"."""
 
-    description: str
-    baud: int | None
+    @property
+    def baud(self) -> int | None:
+        """Bits per second; None where bytes do not wait for each other."""
 
     def open(self) -> None:
         """Takes the line for this program alone and forgets what arrived before."""
@@ -167,7 +167,7 @@ class ProcessTransport:
             ours.close()
             self.close()
             raise LinkError(
-                f"{self._command[0]} cannot be started ({_reason(error)}); build it: BOARD=host make pipeline"
+                f"{self._command[0]} cannot be started ({_reason(error)}); build it: make pipeline BOARD=host"
             ) from None
         finally:
             theirs.close()

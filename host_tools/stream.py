@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import time
 import zlib
 from collections.abc import Callable
@@ -139,12 +140,15 @@ def _resume(file: BinaryIO, header: bytes, images: int, output_size: int) -> lis
     return records
 
 
+_LINE = re.compile(rb"(\d{1,10}) (-|\d{1,10}) (\d{1,10}) ([0-9a-f]*)")
+
+
 def _parse(line: bytes, index: int, output_size: int) -> _Record | None:
-    fields = (_unsealed(line) or b"").split(b" ")
-    if len(fields) != 4 or fields[0] != b"%d" % index or len(fields[3]) != 2 * output_size:
+    fields = _LINE.fullmatch(_unsealed(line) or b"")
+    if fields is None or int(fields[1]) != index or len(fields[4]) != 2 * output_size:
         return None
-    cycles = None if fields[1] == b"-" else int(fields[1])
-    return _Record(cycles, int(fields[2]), bytes.fromhex(fields[3].decode()))
+    cycles = None if fields[2] == b"-" else int(fields[2])
+    return _Record(cycles, int(fields[3]), bytes.fromhex(fields[4].decode()))
 
 
 def _append(file: BinaryIO, index: int, record: _Record) -> None:
