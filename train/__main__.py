@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from recipes.artifacts import Stage, run_program, source_hash, write_json_atomic
-from recipes.recipe import Recipe, TrainSection, load_recipe
+from recipes.recipe import Recipe, Section, TrainSection, load_recipe
 from train.checkpoint import save_model
 from train.curves import draw_curves
 from train.data import load_dataset
@@ -56,15 +56,22 @@ def parser() -> argparse.ArgumentParser:
 
 def settings_help() -> str:
     """One line per setting that this program reads."""
-    lines = ["settings and their defaults:"]
     recipe = Recipe(name="defaults")
-    for section, values in (("data", recipe.data), ("train", recipe.train)):
-        for key, value in values.model_dump().items():
-            description = type(values).model_fields[key].description
-            for name, default in value.items() if isinstance(value, dict) else [("", value)]:
-                dotted = f"{section}.{key}.{name}" if name else f"{section}.{key}"
-                lines.append(f"  {dotted}={default}" + (f"  ({description})" if description else ""))
-    return "\n".join(lines)
+    return "\n".join(
+        ["settings and their defaults:", *section_lines("data", recipe.data), *section_lines("train", recipe.train)]
+    )
+
+
+def section_lines(prefix: str, section: Section) -> list[str]:
+    """`  prefix.key=default  (description)` for each setting of a section and the sections in it."""
+    lines = []
+    for key, field in type(section).model_fields.items():
+        value = getattr(section, key)
+        if isinstance(value, Section):
+            lines += section_lines(f"{prefix}.{key}", value)
+        else:
+            lines.append(f"  {prefix}.{key}={value}" + (f"  ({field.description})" if field.description else ""))
+    return lines
 
 
 def stage_config(recipe: Recipe) -> dict[str, Any]:

@@ -256,8 +256,11 @@ class _Fit:
             self.optimizer.load_state_dict(content["optimizer"])
             self.at = _Progress(**content["at"])
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-            raise ArtifactError(f"{self.path} is not a whole checkpoint ({error}); delete it and run again") from None
-        print(f"{self.label}: resumed at epoch {self.at.epoch + 1}, step {self.at.step + 1} of {self.epoch_steps}", flush=True)
+            raise ArtifactError(
+                f"{self.path} is not a whole checkpoint ({type(error).__name__}); delete it and run again"
+            ) from None
+        where = "after its end" if self._finished() else f"at epoch {self.at.epoch + 1}, step {self.at.step + 1}"
+        print(f"{self.label}: resumed {where}", flush=True)
 
 
 def _merit(record: dict[str, Any]) -> tuple[float, float]:
