@@ -16,8 +16,9 @@ from firmware_export.requantize import MAX_SHIFT, Float64, Int64, quantize_multi
 if TYPE_CHECKING:
     from firmware_export.write_tflite import TfliteWriter
 
-BIAS_SCALE_TOLERANCE = 0.02
-"""How far the bias may be off, in output steps; TFLite's GetQuantizedConvolutionMultipler has the same bound."""
+BIAS_STEPS, BIAS_FRACTION = 0.02, 1e-4
+"""A bias scale is wrong when it is off by more than this many output steps (the bound of TFLite's
+GetQuantizedConvolutionMultipler) and by more than this fraction (it is a rounded float32)."""
 
 
 def int8_weights(graph: Graph, node: Node, rank: int, axis: int) -> Tensor:
@@ -73,7 +74,7 @@ def _check_bias_scale(graph: Graph, node: Node, bias: Tensor) -> None:
     expected = np.float64(int8_input(graph, node).scale) * weights.scale.astype(np.float64)
     difference = np.abs(bias.quantization.scale.astype(np.float64) - expected)
     worst = int(np.argmax(difference))
-    if difference[worst] > BIAS_SCALE_TOLERANCE * int8_output(graph, node).scale:
+    if difference[worst] > max(BIAS_STEPS * int8_output(graph, node).scale, BIAS_FRACTION * expected[worst]):
         raise GraphError(
             f"bias '{bias.name}' has the scale {bias.quantization.scale[worst % bias.quantization.scale.size]:g}; "
             f"expected input scale x weight scale = {expected[worst]:g}"
