@@ -226,8 +226,9 @@ class _Fit:
     def _diverged(self, what: str, images: Tensor) -> TrainingError:
         layer = first_nonfinite(self.model, images)
         where = f"first NaN or infinity in {layer}" if layer else "every layer's output is finite: the loss itself is not"
+        step = min(self.at.step + 1, self.epoch_steps)  # in the validation all steps are done
         return TrainingError(
-            f"{self.label} failed at epoch {self.at.epoch + 1}, step {self.at.step + 1}: {what}; {where}; "
+            f"{self.label} failed at epoch {self.at.epoch + 1}, step {step}: {what}; {where}; "
             f"lower train.learning_rate (now {self.settings.learning_rate:g}) or raise train.warmup_epochs"
         )
 

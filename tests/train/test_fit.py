@@ -267,7 +267,10 @@ def test_bad_weights_are_named(few_digits: Dataset, tmp_path: Path, name: str, v
 def test_bad_running_statistics_show_in_the_validation(few_digits: Dataset) -> None:
     model = network()
     poison(model, "body.0.bn2.running_var", math.nan)
-    with pytest.raises(TrainingError, match=r"validation loss is nan; first NaN or infinity in layer 'body\.0\.bn2' \(running"):
+    with pytest.raises(
+        TrainingError,
+        match=r"epoch 1, step 6: the validation loss is nan; first NaN or infinity in layer 'body\.0\.bn2' \(running",
+    ):
         fit(model, few_digits, SETTINGS, seed=1)
 
 
