@@ -103,12 +103,12 @@ class Build:
 
 
 def small_net(seed: int = 0) -> Graph:
-    """conv - conv stride 2 (relu) - conv with padding on all sides - flatten - fully connected."""
+    """conv - conv stride 2 (relu) - conv stride 2, both with TFLite's SAME padding - flatten - fully connected."""
     build = Build(seed)
     x = build.activation((1, 8, 6, 3), 1 / 255, -128, "image")
     y = build.conv(x, 4)
     y = build.conv(y, 6, stride=2, padding=(0, 1, 0, 1), clamp=(-3, 127))
-    y = build.conv(y, 5, stride=2, padding=(1, 1, 1, 1))
+    y = build.conv(y, 5, stride=2, padding=(0, 1, 1, 1))
     _, h, w, c = build.tensors[y].shape
     y = build.fully_connected(build.reshape(y, (1, h * w * c)), 4)
     return build.graph(x, y)
