@@ -39,6 +39,9 @@ def quantization_of(node: NodeProto, rank: int, constants: Constants) -> tuple[Q
     zero_point = constant_input(node, 2, "zero point", constants) if len(node.input) > 2 and node.input[2] else None
     if scale.dtype != np.float32 or scale.ndim > 1 or attributes.get("block_size", 0):
         raise GraphError(f"the scale is {scale.dtype} {scale.shape}; supported: float32, one or one per channel")
+    scales = scale.astype(np.float32).reshape(-1)
+    if not np.all(np.isfinite(scales) & (scales > 0)):
+        raise GraphError(f"the scale '{shown(node.input[1])}' is {scales.min()}; supported: finite scales above 0")
     dtype = "uint8" if zero_point is None else str(zero_point.dtype)
     if zero_point is not None and zero_point.size != scale.size:
         raise GraphError(f"{scale.size} scales and {zero_point.size} zero points; expected one of each")
@@ -47,7 +50,7 @@ def quantization_of(node: NodeProto, rank: int, constants: Constants) -> tuple[Q
     if scale.size > 1:
         axis = int(attributes.get("axis", 1))
         axis += rank if axis < 0 else 0
-    return Quantization(scale.astype(np.float32).reshape(-1), zeros, axis), dtype
+    return Quantization(scales, zeros, axis), dtype
 
 
 def refuse_activation_type(dtype: str, quantization: Quantization, name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def _typed_values(tensor: TensorProto, dtype: np.dtype[Any], shape: tuple[int, .
 def _external_bytes(tensor: TensorProto, folder: Path | None, size: int) -> bytes:
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location, offset, length = entries.get("location", ""), entries.get("offset", "0"), entries.get("length", str(size))
-    if not (offset.isascii() and offset.isdigit() and length.isascii() and length.isdigit()) or int(length) != size:
+    if not re.fullmatch("[0-9]{1,12}", offset, re.ASCII) or length != str(size):
         raise GraphError(
             f"the external data of tensor '{shown(tensor.name)}' has a wrong offset or length; the file is damaged"
         )

@@ -82,8 +82,12 @@ class OnnxMatch:
         """(top, bottom, left, right) from the attributes `pads` or `auto_pad`; the first input is int8 [1, h, w, c].
 
         Raises:
-            GraphError: not two spatial dimensions, negative, or an unknown auto_pad.
+            GraphError: not two spatial dimensions, negative, an unknown auto_pad, or a kernel_shape that is not `kernel`.
         """
+        if tuple(self.attributes.get("kernel_shape", kernel)) != tuple(kernel):
+            raise GraphError(
+                f"kernel_shape is {self.attributes['kernel_shape']}, the weights have {kernel}; the model is damaged"
+            )
         shape, mode = self.input(0).shape, self.attributes.get("auto_pad", "NOTSET")
         pads = tuple(self.attributes.get("pads", (0, 0, 0, 0)))
         if len(shape) != 4 or len(pads) != 4 or min(pads) < 0:
