@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from firmware_export.toolchain import CORES, FPUS
 from recipes.artifacts import UsageError
@@ -34,12 +34,6 @@ class Uart(Section):
     pins: str
     baud: int = Field(115200, ge=9600, le=4_000_000)
     ring: int = Field(1024, ge=64, le=65536, description="bytes of the receive ring, a power of two")
-
-    @model_validator(mode="after")
-    def _ring_is_power_of_two(self) -> Uart:
-        if self.ring & (self.ring - 1):
-            raise ValueError(f"uart.ring is {self.ring}; expected a power of two")
-        return self
 
 
 class Emulator(Section):
@@ -90,14 +84,9 @@ class Board(Section):
         """The flash that holds code and constants."""
         return next(memory for memory in self.memory if memory.kind == "flash")
 
-    @model_validator(mode="after")
-    def _hangs_together(self) -> Board:
-        for problem in _problems(self):
-            raise ValueError(problem)
-        return self
-
 
 def _problems(board: Board) -> Iterator[str]:
+    """What does not hang together although every value is right by itself."""
     if board.is_host:
         return
     if board.core not in CORES:
@@ -112,6 +101,8 @@ def _problems(board: Board) -> Iterator[str]:
             yield f"{key} is '{value}'; expected one of the RAM regions: {', '.join(ram)}{did_you_mean(value, ram)}"
     if board.uart is None or board.clock_hz == 0 or board.stack_bytes == 0:
         yield "uart, clock_hz and stack_bytes are needed for every board but 'host'"
+    elif board.uart.ring & (board.uart.ring - 1):
+        yield f"uart.ring is {board.uart.ring}; expected a power of two"
 
 
 def board_names() -> list[str]:
@@ -137,7 +128,10 @@ def read_board(path: Path) -> Board:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"cannot read {path}: {error}") from None
     content["name"] = path.parent.name
-    return parse(Board, _parse_tables(content, str(path)), str(path))
+    board = parse(Board, _parse_tables(content, str(path)), str(path))
+    for problem in _problems(board):
+        raise UsageError(f"{path}: {problem}")
+    return board
 
 
 def _parse_tables(content: dict[str, Any], where: str) -> dict[str, Any]:

@@ -138,6 +138,7 @@ def board_config(board: Board) -> str:
             "CRYSTAL_HZ": f"{board.crystal_hz}u",
             "HAS_FPU": str(int(board.fpu != "none")),
             "HAS_DWT": str(int(CORES[board.core].dwt)),
+            "STACK_BYTES": f"{board.stack_bytes}u",
             "UART_DRIVER": f'"{board.uart.driver}.h"',
             "UART_BASE": f"{board.uart.base:#010x}u",
             "UART_IRQ": f"{board.uart.irq}u",
@@ -158,7 +159,6 @@ def linker_script(board: Board, sizes: dict[str, int] | None = None) -> str:
         "CODE": board.code.name,
         "DATA": board.data,
         "ACTIVATIONS": board.activations,
-        "STACK": str(board.stack_bytes),
     }
     for key, value in values.items():
         text = text.replace(f"@{key}@", value)

@@ -29,7 +29,7 @@ class ImageSection:
 
 @dataclass(frozen=True)
 class Contributor:
-    """A function, table, variable or the stack, and the bytes it takes at an address."""
+    """A function, table, variable or the stack (startup.c), and the bytes it takes at an address."""
 
     name: str
     address: int
@@ -68,7 +68,7 @@ class ImageMemory:
         return max(ends)
 
     def largest(self, origin: int, size: int, count: int = 3) -> list[Contributor]:
-        """The largest symbols inside [origin, origin + size), the stack counted as one."""
+        """The largest symbols inside [origin, origin + size)."""
         inside = [symbol for symbol in self.symbols if origin <= symbol.address < origin + size]
         return sorted(inside, key=lambda symbol: (-symbol.size, symbol.name))[:count]
 
@@ -83,7 +83,7 @@ def read_memory(elf: Path) -> ImageMemory:
         with elf.open("rb") as stream:
             file = ELFFile(stream)
             sections = tuple(_sections(file))
-            return ImageMemory(sections, tuple(_symbols(file, sections)))
+            return ImageMemory(sections, tuple(_symbols(file)))
     except ELFError as error:
         raise ToolchainError(f"{elf} is not an ELF file ({error}); delete it and build again") from None
 
@@ -106,7 +106,7 @@ def _load_address(file: ELFFile, header: object) -> int:
     return int(address)
 
 
-def _symbols(file: ELFFile, sections: tuple[ImageSection, ...]) -> Iterable[Contributor]:
+def _symbols(file: ELFFile) -> Iterable[Contributor]:
     table = file.get_section_by_name(".symtab")
     for symbol in table.iter_symbols() if table is not None else ():
         if (
@@ -118,7 +118,6 @@ def _symbols(file: ELFFile, sections: tuple[ImageSection, ...]) -> Iterable[Cont
             if symbol["st_info"]["type"] == "STT_FUNC" and file["e_machine"] == "EM_ARM":
                 address &= ~1  # bit 0 says Thumb
             yield Contributor(symbol.name, address, symbol["st_size"])
-    yield from (Contributor("stack", s.address, s.size) for s in sections if s.name == STACK_SECTION)
 
 
 def flash_image(elf: Path, origin: int) -> bytes:

@@ -191,7 +191,8 @@ def _zig() -> tuple[str, ...] | None:
 
 
 def _identified(kind: str, command: tuple[str, ...]) -> Toolchain:
-    text = Toolchain(kind, command, "").run(["--version"], "asking for the version")
+    asking = ((command[0],), ["version"]) if kind == "zig" else (command, ["--version"])  # zig cc tells clang's
+    text = Toolchain(kind, asking[0], "").run(asking[1], "asking for the version")
     found = re.search(r"\b(\d+\.\d+\.\d+)\b", text)
     return Toolchain(kind, command, found.group(1) if found else "unknown")
 

@@ -7,6 +7,9 @@
 
 extern uint32_t stack_bottom[], stack_top[], data_load[], data_start[], data_end[], bss_start[], bss_end[]; /* linker script */
 
+/* Reserves the stack; a section of its own, so that a linker that runs out of RAM says so. */
+__attribute__((section(".bss.stack"), aligned(8), used)) static uint8_t stack[BOARD_STACK_BYTES];
+
 int main(void);
 void reset_handler(void);
 void uart_interrupt(void);
