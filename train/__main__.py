@@ -28,6 +28,11 @@ Makes, in DIR/<recipe>/train:
   history.json    loss and accuracy of every epoch
   training.png    the same as a picture
   manifest.json   settings, versions, accuracy on the test images, SHA-256 of each file
+
+Data: digits needs no files. The four .gz files of fashion_mnist are read from data.folder=DIR, or downloaded once from their
+publisher into ~/.cache/edge-inference (another folder: EDGE_CACHE=DIR; a mirror: FASHION_MNIST_URL=http://...).
+
+Exit codes: 0 done or unchanged, 2 usage or recipe, 3 data, 4 artifact or disk, 9 training failed (NaN), 130 interrupted.
 """
 
 
