@@ -1,10 +1,11 @@
-"""Why nobody answers: what a person is told after the last time-out."""
+"""What a person is told when nobody answers any more, or somebody else does."""
 
 from __future__ import annotations
 
 from host_tools.board import Transport
 from host_tools.errors import LinkError
 from host_tools.frame import FrameReader
+from host_tools.messages import Hello
 
 
 def silent_line(transport: Transport, reader: FrameReader, echoed: bool, connected: bool) -> LinkError:
@@ -29,3 +30,14 @@ def silent_line(transport: Transport, reader: FrameReader, echoed: bool, connect
         came = f"{reader.received} bytes came that are not this link's ('{shown}')"
         return LinkError(f"{silence}; {came}: another program on the board, or other baud?")
     return LinkError(f"{silence}; other baud? Or not flashed, no power, another port?")
+
+
+def check_same_board(transport: Transport, before: Hello | None, now: Hello) -> None:
+    """Answers and cycles of two firmwares must not get into one result.
+
+    Raises:
+        LinkError: the firmware that answers after a reset is not the one that answered before.
+    """
+    if before is not None and (before.board, before.build_id) != (now.board, now.build_id):
+        was, found = f"{before.board} {before.build_id}", f"{now.board} {now.build_id}"
+        raise LinkError(f"{transport.description}: another firmware answers now ({found}, was {was}); start again")

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from host_tools.board import Transport
-from host_tools.diagnosis import silent_line
+from host_tools.diagnosis import check_same_board, silent_line
 from host_tools.errors import LinkError
 from host_tools.frame import ANSWER, FRAME_MIN, ErrorCode, Frame, FrameReader, FrameType, encode, wire_size
 from host_tools.messages import BoardStats, Hello, Payload, RunAnswer, parse_hello, parse_run, parse_stats
@@ -86,7 +86,7 @@ class Statistics:
         crc_errors: damaged frames received (the board counts its own: Link.stats).
         retries: requests sent again.
         resets: times the board was found to have been reset.
-        reconnections: times a hello ended a silence of ATTEMPTS time-outs.
+        reconnections: times a hello ended a silence of ATTEMPTS time-outs, or an interruption.
     """
 
     frames: int = 0
@@ -102,6 +102,10 @@ class Statistics:
 
 class _SessionLost(Exception):
     """The board answers that it knows no session: it was reset."""
+
+
+class _OutOfStep(Exception):
+    """The board answers that requests are missing: the link was interrupted between two of them."""
 
 
 class _Silence(Exception):
@@ -150,6 +154,7 @@ class Link:
 
     def connect(self) -> Hello:
         """Opens the line and makes sure that the expected model answers."""
+        self._hello, self._reader, self._echoed = None, FrameReader(), False
         self._transport.open()
         try:
             self._hello = self._handshake()
@@ -304,7 +309,7 @@ class Link:
             except _SessionLost:
                 self.statistics.resets += 1
                 reason = "was reset"
-            except _Silence:
+            except (_Silence, _OutOfStep):
                 self.statistics.reconnections += 1
                 reason = "fell silent"
             self._hello = self._handshake()
@@ -317,12 +322,14 @@ class Link:
         """A new session, and everything about the board checked again."""
         self._session, self._sequence = self._new_session(), -1
         try:
-            hello = parse_hello(self._request(FrameType.HELLO, b"", _HELLO_ANSWER), self._session)
+            answer = self._request(FrameType.HELLO, b"", _HELLO_ANSWER, self._margin / 2)  # it may just be starting
+            hello = parse_hello(answer, self._session)
         except _Silence:
             raise silent_line(self._transport, self._reader, self._echoed, connected=self._hello is not None) from None
-        except _SessionLost:
+        except (_SessionLost, _OutOfStep):
             raise LinkError(f"{self._transport.description}: the board refuses every session; flash it again") from None
         self._check_model(hello)
+        check_same_board(self._transport, self._hello, hello)
         return hello
 
     def _request(self, kind: FrameType, payload: bytes, answer_size: int, compute_seconds: float = 0.0) -> bytes:
@@ -362,8 +369,10 @@ class Link:
         if answer.type != FrameType.ERROR or len(answer.payload) != 5:
             raise LinkError(f"the board answered type {answer.type} to request {request.type}; build and flash it again")
         code, detail = struct.unpack("<BI", answer.payload)
-        if code in (ErrorCode.NO_SESSION, ErrorCode.SEQUENCE):
+        if code == ErrorCode.NO_SESSION:
             raise _SessionLost
+        if code == ErrorCode.SEQUENCE:
+            raise _OutOfStep
         name = ErrorCode(code).name if code in list(ErrorCode) else f"number {code}"
         raise LinkError(f"the board refused {FrameType(request.type).name.lower()}: {name.lower()} (detail {detail})")
 

@@ -108,8 +108,7 @@ static void stuff(nn_frame_writer *writer, uint8_t byte) {
     }
 }
 
-void nn_frame_begin(nn_frame_writer *writer, uint8_t *wire, size_t capacity, uint8_t type, uint32_t sequence,
-                    uint32_t session) {
+void nn_frame_begin(nn_frame_writer *writer, uint8_t *wire, size_t capacity, uint8_t type, uint32_t sequence, uint32_t session) {
     writer->wire = wire;
     writer->capacity = capacity;
     writer->size = 0;

@@ -55,8 +55,7 @@ typedef struct {
 } nn_frame_writer;
 
 /* Starts a frame in a buffer of `capacity` >= NN_FRAME_WIRE(body) bytes. */
-void nn_frame_begin(nn_frame_writer *writer, uint8_t *wire, size_t capacity, uint8_t type, uint32_t sequence,
-                    uint32_t session);
+void nn_frame_begin(nn_frame_writer *writer, uint8_t *wire, size_t capacity, uint8_t type, uint32_t sequence, uint32_t session);
 void nn_frame_put(nn_frame_writer *writer, const void *data, size_t size);
 void nn_frame_put_u8(nn_frame_writer *writer, uint8_t value);
 void nn_frame_put_u16(nn_frame_writer *writer, uint16_t value);

@@ -22,8 +22,7 @@ static uint32_t output_size(const nn_server *server) {
 }
 
 /* The byte at `position`, and how many follow it in the same tensor; NULL behind the end. */
-static uint8_t *locate(const nn_server *server, const nn_tensor *tensors, uint8_t count, uint32_t position,
-                       uint32_t *follow) {
+static uint8_t *locate(const nn_server *server, const nn_tensor *tensors, uint8_t count, uint32_t position, uint32_t *follow) {
     for (uint8_t i = 0; i < count; i++) {
         if (position < tensors[i].size) {
             *follow = tensors[i].size - position;
@@ -103,8 +102,7 @@ static void put_outputs(nn_server *server, uint32_t position, uint32_t size) {
 static void hello(nn_server *server, const uint8_t *payload, uint32_t size) {
     const nn_network *network = server->network;
     nn_frame_writer *answer = &server->answer;
-    (void)payload;
-    (void)size;
+    (void)payload, (void)size;
     nn_frame_put_u16(answer, NN_PROTOCOL_VERSION);
     nn_frame_put_u16(answer, NN_FRAME_MAX);
     nn_frame_put(answer, network->hash, NN_HASH_BYTES);
@@ -129,8 +127,7 @@ static void hello(nn_server *server, const uint8_t *payload, uint32_t size) {
 static void store_input(nn_server *server, const uint8_t *data, uint32_t size) {
     while (size > 0) {
         uint32_t follow;
-        uint8_t *bytes =
-            locate(server, server->network->inputs, server->network->input_count, server->input_filled, &follow);
+        uint8_t *bytes = locate(server, server->network->inputs, server->network->input_count, server->input_filled, &follow);
         uint32_t step = smaller(follow, size);
         if (bytes == NULL || step == 0) {
             return;
@@ -210,7 +207,7 @@ static void read_output(nn_server *server, const uint8_t *payload, uint32_t size
     put_outputs(server, offset, smaller(output_size(server) - offset, NN_FRAME_PAYLOAD_MAX));
 }
 
-/* What an observer needs while the network is traced. Small enough for the stack of any board. */
+/* What an observer needs while the network is traced. */
 typedef struct {
     nn_frame_writer *answer;
     uint32_t first, end; /* layers wanted */
@@ -221,15 +218,12 @@ typedef struct {
 
 /* Runs with an observer over a complete input, if there is one. */
 static int trace(nn_server *server, nn_observer observer, trace_request *request) {
-    uint32_t seen;
-    nn_status status;
     if (!consume_input(server)) {
         return 0;
     }
-    seen = input_crc(server);
-    nn_frame_put_u32(&server->answer, seen);
     request->answer = &server->answer;
-    status = server->network->trace(server->activations, observer, request);
+    nn_frame_put_u32(request->answer, input_crc(server));
+    nn_status status = server->network->trace(server->activations, observer, request);
     if (status != NN_OK) {
         fail(server, NN_LINK_RUN_FAILED, (uint32_t)status);
     }
@@ -300,16 +294,14 @@ static void tensor(nn_server *server, const uint8_t *payload, uint32_t size) {
 static void stats(nn_server *server, const uint8_t *payload, uint32_t size) {
     const uint32_t figures[] = {server->frames,  server->damaged, board_uart_overruns(), server->runs,
                                 server->replays, server->stale,   board_stack_used()};
-    (void)payload;
-    (void)size;
+    (void)payload, (void)size;
     for (size_t i = 0; i < sizeof figures / sizeof figures[0]; i++) {
         nn_frame_put_u32(&server->answer, figures[i]);
     }
 }
 
 static void selftest(nn_server *server, const uint8_t *payload, uint32_t size) {
-    (void)payload;
-    (void)size;
+    (void)payload, (void)size;
     server->input_filled = 0; /* it runs in the same buffer */
     server->outputs_valid = 0;
     nn_frame_put_u8(&server->answer, (uint8_t)server->network->selftest(server->activations));

@@ -15,6 +15,7 @@ from simulated_board import (
     SimulatedBoard,
     SimulatedLine,
     build_simulated_board,
+    clean,
     connected,
     fake_layers,
     fake_outputs,
@@ -348,6 +349,46 @@ def test_a_board_with_another_model_after_a_reset_is_noticed(board: SimulatedBoa
     board.identify(hash_byte=0x5B)
     with pytest.raises(LinkError, match="another model"):
         link.run(image_of(board))
+
+
+def test_another_firmware_of_the_same_model_after_a_reset_is_noticed(board: SimulatedBoard) -> None:
+    """Its answers are right, but its cycles belong into another result."""
+    line = SimulatedLine(board)
+    link = connected(line)
+    line.to_host = rewriting(HELLO, lambda payload: payload.replace(b"0123456789abcdef", b"fedcba9876543210"))
+    link.run(image_of(board))
+    board.power_on()
+    with pytest.raises(
+        LinkError, match=r"another firmware answers now .simulated fedcba9876543210, was simulated 0123456789ab"
+    ):
+        link.run(image_of(board))
+    assert connected(line).hello.build_id == "fedcba9876543210"
+
+
+def test_an_interruption_between_two_requests_is_no_reset(board: SimulatedBoard) -> None:
+    line = SimulatedLine(board)
+    link = connected(line)
+
+    def interrupted(data: bytes) -> bytes:
+        line.to_board = clean
+        raise KeyboardInterrupt
+
+    line.to_board = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        link.run(image_of(board))
+    assert link.run(image_of(board)).outputs == fake_outputs(image_of(board))
+    assert (link.statistics.resets, link.statistics.reconnections) == (0, 1)
+
+
+def test_a_link_can_be_closed_and_connected_again(board: SimulatedBoard) -> None:
+    line = SimulatedLine(board)
+    link = connected(line)
+    link.run(image_of(board))
+    link.close()
+    board.power_on()
+    line.to_host = rewriting(HELLO, lambda payload: payload.replace(b"0123456789abcdef", b"fedcba9876543210"))
+    link.connect()
+    assert link.run(image_of(board)).outputs == fake_outputs(image_of(board))
 
 
 @pytest.mark.parametrize(

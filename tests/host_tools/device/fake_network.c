@@ -1,7 +1,5 @@
 #include "fake_network.h"
 
-#include <string.h>
-
 #define HIDDEN 64u
 #define HIDDEN_AT 60000u
 #define MAX_TENSORS 18u
@@ -23,7 +21,7 @@ static uint32_t digest(const uint8_t *memory) {
 static void finish(uint8_t *memory, uint32_t sum) {
     uint32_t index = 0;
     touched = 1;
-    memset(memory, 0xEE, HIDDEN_AT);
+    __builtin_memset(memory, 0xEE, HIDDEN_AT);
     for (uint32_t t = 0; t < fake_network.output_count; t++) {
         for (uint32_t i = 0; i < outputs[t].size; i++, index++) {
             memory[outputs[t].offset + i] = (uint8_t)((sum * (2654435761u * (index + 1u))) >> 24);
@@ -65,7 +63,7 @@ static nn_status run(void *activations) {
 
 static nn_status selftest(void *activations) {
     touched = 1;
-    memset(activations, 0x77, FAKE_ACTIVATIONS_SIZE);
+    __builtin_memset(activations, 0x77, FAKE_ACTIVATIONS_SIZE);
     return (nn_status)selftest_status;
 }
 
