@@ -176,13 +176,13 @@ class HostNetwork:
         arrays = self._checked([value.reshape(1, *edge.batch_shape) for value, edge in zip(inputs, self.inputs, strict=True)])
         layers: list[list[Array]] = []
 
-        def observe(_: int, layer: int, output: int, data: int, size: int) -> None:
+        def _observe(_: int, layer: int, output: int, data: int, size: int) -> None:
             if output == 0:
                 layers.append([])
             assert layer == len(layers) - 1 and output == len(layers[-1])
             layers[-1].append(np.frombuffer(ctypes.string_at(data, size), np.int8))
 
-        self._check(self._library.host_trace(_pointers(arrays), _OBSERVER(observe)))
+        self._check(self._library.host_trace(_pointers(arrays), _OBSERVER(_observe)))
         return layers
 
     def selftest(self) -> bool:

@@ -34,10 +34,12 @@ class _Side:
 
     @staticmethod
     def of(real: float, zero_point: int) -> _Side:
+        """From the real factor."""
         multiplier, shift = quantize_multiplier(real)
         return _Side(int(multiplier[0]), int(shift[0]), zero_point)
 
     def fields(self, name: str) -> dict[str, str]:
+        """Initializers of the nn_add_scale of that name."""
         values = {"multiplier": self.multiplier, "shift": self.shift, "zero_point": self.zero_point}
         return {f"{name}.{key}": str(value) for key, value in values.items()}
 

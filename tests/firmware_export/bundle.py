@@ -187,7 +187,7 @@ class Emulator:
             self._cpu.reg_write(registers.UC_ARM_REG_R0 + number, value)
         self._cpu.reg_write(registers.UC_ARM_REG_SP, ACTIVATIONS)
         self._cpu.reg_write(registers.UC_ARM_REG_LR, stop | 1)
-        self._cpu.emu_start(self._functions[function] | 1, stop, count=50_000_000)
+        self._cpu.emu_start(self._functions[function] | 1, stop, timeout=60_000_000)
         assert self._cpu.reg_read(registers.UC_ARM_REG_PC) & ~1 == stop, f"{function} did not return"
         return self._cpu.reg_read(registers.UC_ARM_REG_R0)
 
