@@ -1,7 +1,7 @@
 """Passes: one file each, every one a function Graph -> Graph that leaves the model's answers bit-identical.
 
-A pass returns the very graph it was given when it finds nothing to do. `simplify` runs them all and checks the graph after
-each.
+A pass returns the very graph it was given when it finds nothing to do. `simplify` runs them all and checks the graph
+after each.
 """
 
 from __future__ import annotations
@@ -18,10 +18,13 @@ PASSES: tuple[Callable[[Graph], Graph], ...] = (fuse_relu, merge_reshapes, remov
 
 
 def simplify(graph: Graph) -> Graph:
-    """The graph after every pass, with the same inputs, outputs and answers."""
-    for run in PASSES:
-        result = run(graph)
-        if result is not graph:
-            check(result)
-        graph = result
-    return graph
+    """The graph after every pass, again and again until none changes it: one can make room for another."""
+    while True:
+        before = graph
+        for run in PASSES:
+            result = run(graph)
+            if result is not graph:
+                check(result)
+            graph = result
+        if graph is before:
+            return graph
