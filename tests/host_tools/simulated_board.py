@@ -27,6 +27,16 @@ TRAP = ("-fsanitize=undefined", "-fsanitize-undefined-trap-on-error")
 HASH = (bytes([0x5A, 1, 2, 3]) + bytes(28)).hex()
 
 
+def has_address_sanitizer() -> bool:
+    """zig brings none for C."""
+    return host_toolchain().kind != "zig"
+
+
+def sanitizers() -> tuple[str, ...]:
+    """The strictest checks of memory and undefined behaviour that this machine's compiler has, for a program."""
+    return ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all") if has_address_sanitizer() else TRAP
+
+
 def compile_c(output: Path, sources: list[Path], *flags: str) -> Path:
     """Builds a program or library, every warning an error."""
     arguments = ["-std=c99", *WARNINGS, *INCLUDES, *flags, *map(str, sources), "-o", str(output)]

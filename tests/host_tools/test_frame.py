@@ -11,7 +11,7 @@ import zlib
 from pathlib import Path
 
 import pytest
-from simulated_board import DEVICE, LINK_SOURCES, RUNTIME, TRAP, compile_c
+from simulated_board import DEVICE, LINK_SOURCES, RUNTIME, TRAP, compile_c, sanitizers
 
 from host_tools.frame import (
     ANSWER,
@@ -293,8 +293,6 @@ def test_reader_memory_is_bounded(chunk: int, junk: bytes) -> None:
 
 # ---- Fuzzing under the sanitizers --------------------------------------------------------------------------------------
 
-SANITIZE = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
-
 
 def run_program(program: Path, *arguments: str) -> dict[str, int]:
     """Runs a fuzz program; its figures by name."""
@@ -306,7 +304,7 @@ def run_program(program: Path, *arguments: str) -> dict[str, int]:
 @pytest.fixture(scope="module")
 def fuzz_reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return compile_c(
-        tmp_path_factory.mktemp("fuzz") / "fuzz_reader", [RUNTIME / "frame.c", DEVICE / "fuzz_reader.c"], *SANITIZE
+        tmp_path_factory.mktemp("fuzz") / "fuzz_reader", [RUNTIME / "frame.c", DEVICE / "fuzz_reader.c"], *sanitizers()
     )
 
 
@@ -315,7 +313,7 @@ def fuzz_server(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return compile_c(
         tmp_path_factory.mktemp("fuzz") / "fuzz_server",
         [*LINK_SOURCES, DEVICE / "fuzz_server.c", DEVICE / "fake_network.c"],
-        *SANITIZE,
+        *sanitizers(),
     )
 
 
