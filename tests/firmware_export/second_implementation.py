@@ -1,0 +1,286 @@
+"""Every operator once more, as plain loops over Python integers: slow, and written without a look at the simulator.
+
+It is the oracle where no outside runtime goes: explicit padding of average pools, free clamps, overflowing sums, long
+softmax rows. Sources are the same as the operators': gemmlowp's and TFLite's definitions, here in their original form.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from firmware_export.graph import Graph, Node, Tensor
+
+INT32_MAX, INT32_MIN = 2**31 - 1, -(2**31)
+
+
+def wrapped(x: int) -> int:
+    """Two's complement of 32 bits."""
+    return (x - INT32_MIN) % 2**32 + INT32_MIN
+
+
+def doubling_high_mul(a: int, b: int) -> int:
+    """SaturatingRoundingDoublingHighMul: a division that truncates, with a nudge of the product's sign."""
+    if a == b == INT32_MIN:
+        return INT32_MAX
+    product = a * b
+    nudged = product + (2**30 if product >= 0 else 1 - 2**30)
+    return nudged // 2**31 if nudged >= 0 else -(-nudged // 2**31)
+
+
+def divide_by_power(x: int, exponent: int) -> int:
+    """RoundingDivideByPOT: remainder against threshold."""
+    if exponent > 31:
+        return 0
+    mask = 2**exponent - 1
+    threshold = (mask >> 1) + (1 if x < 0 else 0)
+    return (x >> exponent) + (1 if x & mask > threshold else 0)
+
+
+def multiplier_of(real: float) -> tuple[int, int]:
+    """QuantizeMultiplier."""
+    if real == 0:
+        return 0, 0
+    fraction, shift = math.frexp(real)
+    mantissa = math.floor(fraction * 2**31 + 0.5)
+    if mantissa == 2**31:
+        mantissa, shift = mantissa // 2, shift + 1
+    return (0, 0) if shift < -31 else (mantissa, shift)
+
+
+def scaled(x: int, multiplier: int, shift: int) -> int:
+    """MultiplyByQuantizedMultiplier."""
+    left, right = max(shift, 0), max(-shift, 0)
+    return divide_by_power(doubling_high_mul(wrapped(x << left), multiplier), right)
+
+
+def stored(x: int, zero_point: int, clamp: tuple[int, ...]) -> int:
+    """The last step of every operator."""
+    return max(clamp[0], min(clamp[1], wrapped(x + zero_point)))
+
+
+def scale_of(tensor: Tensor, channel: int = 0) -> float:
+    """A tensor's scale as the double of its float32."""
+    assert tensor.quantization is not None
+    scale = tensor.quantization.scale
+    return float(scale[channel if scale.size > 1 else 0])
+
+
+Arrays = list[np.ndarray]
+
+
+def window_taps(
+    node: Node, kernel: tuple[int, int], size: tuple[int, int], at: tuple[int, int]
+) -> Iterator[tuple[int, int, int, int]]:
+    """(i, j, y, x) of the taps of one window that lie on the image."""
+    dilation = node.attributes.get("dilation", (1, 1))
+    top, _, left, _ = node.integers("padding")
+    stride = node.integers("stride")
+    for i, j in itertools.product(range(kernel[0]), range(kernel[1])):
+        y, x = at[0] * stride[0] - top + i * dilation[0], at[1] * stride[1] - left + j * dilation[1]
+        if 0 <= y < size[0] and 0 <= x < size[1]:
+            yield i, j, y, x
+
+
+def image_of(graph: Graph, node: Node) -> np.ndarray:
+    """An empty output image."""
+    return np.zeros(graph.tensors[node.outputs[0]].shape, np.int8)
+
+
+def accumulated(graph: Graph, node: Node, channel: int, total: int) -> int:
+    """Bias and requantisation of one sum of products."""
+    x, w, y = graph.tensors[node.inputs[0]], graph.tensors[node.inputs[1]], graph.tensors[node.outputs[0]]
+    if len(node.inputs) == 3 and node.inputs[2] >= 0:
+        total += int(graph.tensors[node.inputs[2]].data.reshape(-1)[channel])
+    real = scale_of(x) * scale_of(w, channel) / scale_of(y)
+    return stored(scaled(wrapped(total), *multiplier_of(real)), y.zero_point, node.integers("clamp"))
+
+
+def conv2d(graph: Graph, node: Node, inputs: Arrays) -> np.ndarray:
+    """Sums over taps and channels."""
+    (image,), output = inputs[0], image_of(graph, node)
+    weights, zero = graph.tensors[node.inputs[1]].data, graph.tensors[node.inputs[0]].zero_point
+    for row, column, o in np.ndindex(output.shape[1:]):
+        total = 0
+        for i, j, y, x in window_taps(node, weights.shape[1:3], image.shape[:2], (row, column)):
+            for c in range(image.shape[2]):
+                total += int(weights[o, i, j, c]) * (int(image[y, x, c]) - zero)
+        output[0, row, column, o] = accumulated(graph, node, o, total)
+    return output
+
+
+def depthwise_conv2d(graph: Graph, node: Node, inputs: Arrays) -> np.ndarray:
+    """Sums over taps; output channel o reads input channel o / multiplier."""
+    (image,), output = inputs[0], image_of(graph, node)
+    weights, zero = graph.tensors[node.inputs[1]].data, graph.tensors[node.inputs[0]].zero_point
+    multiplier = weights.shape[3] // image.shape[2]
+    for row, column, o in np.ndindex(output.shape[1:]):
+        total = 0
+        for i, j, y, x in window_taps(node, weights.shape[1:3], image.shape[:2], (row, column)):
+            total += int(weights[0, i, j, o]) * (int(image[y, x, o // multiplier]) - zero)
+        output[0, row, column, o] = accumulated(graph, node, o, total)
+    return output
+
+
+def fully_connected(graph: Graph, node: Node, inputs: Arrays) -> np.ndarray:
+    """Sums over the inputs."""
+    weights, zero = graph.tensors[node.inputs[1]].data, graph.tensors[node.inputs[0]].zero_point
+    rows = inputs[0].reshape(-1, weights.shape[1])
+    output = np.zeros((len(rows), len(weights)), np.int8)
+    for b, o in np.ndindex(output.shape):
+        total = sum(int(w) * (int(x) - zero) for w, x in zip(weights[o], rows[b], strict=True))
+        output[b, o] = accumulated(graph, node, o, total)
+    return output.reshape(graph.tensors[node.outputs[0]].shape)
+
+
+def add(graph: Graph, node: Node, inputs: Arrays) -> np.ndarray:
+    """20 bits of headroom, twice the larger scale."""
+    a, b = (graph.tensors[index] for index in node.inputs)
+    y = graph.tensors[node.outputs[0]]
+    common = 2 * max(scale_of(a), scale_of(b))
+    factors = [multiplier_of(scale_of(side) / common) for side in (a, b)]
+    last = multiplier_of(common / (2**20 * scale_of(y)))
+    output = np.zeros(y.shape, np.int8)
+    for place in np.ndindex(y.shape):
+        total = sum(
+            scaled((int(values[place]) - side.zero_point) * 2**20, *factor)
+            for values, side, factor in zip(inputs, (a, b), factors, strict=True)
+        )
+        output[place] = stored(scaled(wrapped(total), *last), y.zero_point, node.integers("clamp"))
+    return output
+
+
+def pool(graph: Graph, node: Node, inputs: Arrays, reduce: Callable[[list[int]], int]) -> np.ndarray:
+    """One reduction for each window and channel."""
+    (image,), output = inputs[0], image_of(graph, node)
+    kernel, (low, high) = node.integers("kernel"), node.integers("clamp")
+    for row, column, c in np.ndindex(output.shape[1:]):
+        seen = [int(image[y, x, c]) for _, _, y, x in window_taps(node, kernel, image.shape[:2], (row, column))]
+        output[0, row, column, c] = max(low, min(high, reduce(seen)))
+    return output
+
+
+def rounded_average(values: list[int]) -> int:
+    """Half away from zero."""
+    total, count = sum(values), len(values)
+    return (total + count // 2) // count if total > 0 else -((-total + count // 2) // count)
+
+
+def average_pool2d(graph: Graph, node: Node, inputs: Arrays) -> np.ndarray:
+    """Pixels in the padding do not count."""
+    return pool(graph, node, inputs, rounded_average)
+
+
+def max_pool2d(graph: Graph, node: Node, inputs: Arrays) -> np.ndarray:
+    """Pixels in the padding do not count."""
+    return pool(graph, node, inputs, max)
+
+
+def mean(graph: Graph, node: Node, inputs: Arrays) -> np.ndarray:
+    """1 / count goes into the multiplier, with as many more bits as fit."""
+    x, y = graph.tensors[node.inputs[0]], graph.tensors[node.outputs[0]]
+    axes = node.integers("axes")
+    count = math.prod(x.shape[axis] for axis in axes)
+    multiplier, shift = multiplier_of(scale_of(x) / scale_of(y))
+    up = min(int(math.log2(count)), 32, 31 + shift)
+    multiplier, shift = (multiplier << up) // count, shift - up
+    sums: dict[tuple[int, ...], int] = {}
+    for place in np.ndindex(x.shape):
+        kept = tuple(0 if axis in axes else i for axis, i in enumerate(place))
+        sums[kept] = sums.get(kept, 0) + int(inputs[0][place]) - x.zero_point
+    clamp = node.integers("clamp") if "clamp" in node.attributes else (-128, 127)
+    values = [stored(scaled(total, multiplier, shift), y.zero_point, clamp) for total in sums.values()]
+    return np.array(values, np.int8).reshape(y.shape)
+
+
+def reshape(graph: Graph, node: Node, inputs: Arrays) -> np.ndarray:
+    """The bytes in their order."""
+    return np.frombuffer(inputs[0].tobytes(), np.int8).reshape(graph.tensors[node.outputs[0]].shape)
+
+
+def relu(graph: Graph, node: Node, inputs: Arrays) -> np.ndarray:
+    """Requantisation and clamp of each value."""
+    x, y = graph.tensors[node.inputs[0]], graph.tensors[node.outputs[0]]
+    factor = multiplier_of(scale_of(x) / scale_of(y))
+    table = {v: stored(scaled(v - x.zero_point, *factor), y.zero_point, node.integers("clamp")) for v in range(-128, 128)}
+    return np.array([table[int(v)] for v in inputs[0].reshape(-1)], np.int8).reshape(y.shape)
+
+
+EXP_FACTORS = (1672461947, 1302514674, 790015084, 290630308, 39332535, 720401, 242)
+"""exp(-2^e) in Q0.31 for e = -2 .. 4, as in gemmlowp's fixedpoint.h."""
+
+
+def shift_saturated(x: int, bits: int) -> int:
+    """SaturatingRoundingMultiplyByPOT of a positive exponent."""
+    return max(INT32_MIN, min(INT32_MAX, x << bits))
+
+
+def exp_on_negative(x: int) -> int:
+    """exp of a Q5.26 number <= 0, in Q0.31."""
+    if x == 0:
+        return INT32_MAX
+    quarter = 1 << 24
+    fraction = (x & (quarter - 1)) - quarter
+    a = shift_saturated(fraction, 5) + (1 << 28)
+    square = doubling_high_mul(a, a)
+    cube, fourth = doubling_high_mul(square, a), doubling_high_mul(square, square)
+    inner = doubling_high_mul(divide_by_power(fourth, 2) + cube, 715827883) + square
+    result = 1895147668 + doubling_high_mul(1895147668, a + divide_by_power(inner, 1))
+    remainder = fraction - x
+    for bit, factor in enumerate(EXP_FACTORS, 24):
+        if remainder & (1 << bit):
+            result = doubling_high_mul(result, factor)
+    return result
+
+
+def reciprocal(x: int) -> int:
+    """1 / (1 + x) of a Q0.31 number in [0, 1), in Q0.31."""
+    half = (x + INT32_MAX + 1) // 2
+    estimate = 1515870810 + doubling_high_mul(half, -1010580540)
+    for _ in range(3):
+        rest = (1 << 29) - doubling_high_mul(half, estimate)
+        estimate += shift_saturated(doubling_high_mul(estimate, rest), 2)
+    return shift_saturated(estimate, 1)
+
+
+def softmax(graph: Graph, node: Node, inputs: Arrays) -> np.ndarray:
+    """Row by row, exponential by exponential."""
+    real = min(node.number("beta") * scale_of(graph.tensors[node.inputs[0]]) * 2.0**26, 2.0**31 - 1)
+    multiplier, left = multiplier_of(real)
+    furthest = -math.floor(31 * 2.0**26 / 2**left)
+    rows = inputs[0].reshape(-1, inputs[0].shape[-1])
+    output = np.full(rows.shape, -128, np.int8)
+    for row, values in enumerate(rows.tolist()):
+        distances = [value - max(values) for value in values]
+        exps = [
+            exp_on_negative(doubling_high_mul(distance << left, multiplier)) if distance >= furthest else None
+            for distance in distances
+        ]
+        total = sum(divide_by_power(e, 12) for e in exps if e is not None)
+        headroom = 32 - total.bit_length()
+        share = reciprocal((total << headroom) - 2**31)
+        for place, e in enumerate(exps):
+            if e is not None:
+                part = divide_by_power(doubling_high_mul(share, e), 12 - headroom + 31 - 8)
+                output[row, place] = max(-128, min(127, part - 128))
+    return output.reshape(inputs[0].shape)
+
+
+IMPLEMENTATIONS: dict[str, Callable[[Graph, Node, Arrays], np.ndarray]] = {
+    implementation.__name__: implementation
+    for implementation in (
+        conv2d, depthwise_conv2d, fully_connected, add, average_pool2d, max_pool2d, mean, reshape, relu, softmax
+    )
+}  # fmt: skip
+
+
+def compute(graph: Graph, inputs: Arrays) -> list[np.ndarray]:
+    """The outputs of a graph for one image."""
+    values = dict(zip(graph.inputs, inputs, strict=True))
+    for node in graph.nodes:
+        arguments = [values[index] for index in graph.activation_inputs(node)]
+        values[node.outputs[0]] = IMPLEMENTATIONS[node.op](graph, node, arguments)
+    return [values[index] for index in graph.outputs]
