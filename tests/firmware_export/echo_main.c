@@ -54,7 +54,7 @@ static void variables(void) {
 }
 
 /* Recursion that no compiler can turn into a loop. */
-static uint32_t deeper(uint32_t depth) {
+__attribute__((noinline)) static uint32_t deeper(uint32_t depth) {
     volatile uint8_t frame[256];
     frame[0] = (uint8_t)depth;
     return depth == 0u ? frame[0] : deeper(depth - 1u) + frame[0];
