@@ -244,6 +244,8 @@ def _link(results: Results) -> str:
         ("damaged frames (CRC-32)", thousands(link.crc_errors)),
         ("requests repeated", thousands(link.retries)),
         ("resets of the board, survived", thousands(link.resets)),
+        ("silences ended by a new handshake", thousands(link.reconnections)),
+        ("bytes lost by the board's receiver", thousands(link.overruns)),
         ("seconds for the images", f"{results.stream_seconds:.1f}"),
         ("images per second", _rate(results)),
         ("board", f"{device.board} ({_core(results)}, build {device.build_id})"),

@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+FAR_BELOW = 0.1
+"""A step whose accuracy is so much below the best does not stretch the axis."""
 UNKNOWN = "–"
 WIDTH = 520.0
 """Of the charts, in SVG units: still readable on a phone, where the page is about 330 CSS pixels wide."""
@@ -76,21 +78,24 @@ def _shorten(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def tick_step(span: float, wanted: int = 5) -> float:
-    """The largest of 1, 2, 5 times a power of ten that gives at least `wanted` ticks over the span."""
-    power = 10.0 ** math.floor(math.log10(span / wanted))
-    return max(m * power for m in (1, 2, 5) if span / (m * power) >= wanted)
+def tick_step(span: float, most: int = 5) -> float:
+    """The smallest of 1, 2, 5 times a power of ten that divides the span into at most `most` parts."""
+    power = 10.0 ** math.floor(math.log10(span / most))
+    return next(m * power for m in (1, 2, 5, 10) if span / (m * power) <= most + 1e-9)
 
 
 def accuracy_picture(steps: Sequence[tuple[str, float]]) -> str:
     """A dot per step on a common percentage axis (which need not start at zero: dots, not bars).
 
+    A step that lies far below the best one, as pruning before fine-tuning does, would press the others together: it is a
+    triangle at the axis' lower end instead.
+
     Args:
         steps: name and fraction of images classified right, in the order of the pipeline; at least one.
     """
     left, right = 150.0, 74.0
-    lowest = min(value for _, value in steps)
-    low = max(0.0, math.floor(100 * lowest - 1.0))
+    best = max(value for _, value in steps)
+    low = max(0.0, math.floor(100 * min(value for _, value in steps if value >= best - FAR_BELOW) - 1.0))
     step = tick_step(100.0 - low)
     scale = (WIDTH - left - right) / (100.0 - low)
     bottom = 14 + ROW * len(steps)
@@ -100,11 +105,16 @@ def accuracy_picture(steps: Sequence[tuple[str, float]]) -> str:
         body += [_line(x, 8, x, bottom), _text(x, bottom + 18, f"{tick:g} %", "small", "middle")]
     for row, (name, value) in enumerate(steps):
         y, x = 14 + ROW * (row + 0.5), left + (100 * value - low) * scale
-        css = "dot last" if row == len(steps) - 1 else "dot"
-        body += [_text(left - 12, y + 5, _shorten(name, 22), "label", "end"), _line(left, y, x, y, "stem")]
-        body += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="6" class="{css}"/>']
+        body += [_text(left - 12, y + 5, _shorten(name, 20), "label", "end"), _line(left, y, max(x, left), y, "stem")]
+        body.append(_dot(x, y, left, "dot last" if row == len(steps) - 1 else "dot"))
         body.append(_text(WIDTH - right + 14, y + 5, percent(value, 2), "value"))
     return _svg(WIDTH, bottom + 26, "accuracy after each step", body)
+
+
+def _dot(x: float, y: float, left: float, css: str) -> str:
+    if x >= left:
+        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="6" class="{css}"/>'
+    return f'<path d="M{left:.1f} {y:.1f} l11 -6 v12 z" class="{css}"/>'
 
 
 def confusion_picture(names: Sequence[str], matrix: Sequence[Sequence[int]]) -> str:

@@ -42,12 +42,18 @@ class Accuracy(Model):
 
 
 class LinkCounts(Model):
-    """What happened on the line. crc_errors counts damaged frames seen at either end; resets are those of the board."""
+    """What happened on the line.
+
+    crc_errors: damaged frames seen at either end. resets: of the board. reconnections: times a handshake ended a silence.
+    overruns: bytes the board lost because its receiver was full.
+    """
 
     frames: Count
     crc_errors: Count
     retries: Count
     resets: Count
+    reconnections: Count = 0
+    overruns: Count = 0
 
 
 class Spread(Model):

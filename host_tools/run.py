@@ -220,7 +220,12 @@ def ask_device(order: Order, model: Model, images: Int8, work: Path) -> Measured
         stats = link.stats()
         seen = link.statistics
         counts = LinkCounts(
-            frames=seen.frames, crc_errors=seen.crc_errors + stats.crc_errors, retries=seen.retries, resets=seen.resets
+            frames=seen.frames,
+            crc_errors=seen.crc_errors + stats.crc_errors,
+            retries=seen.retries,
+            resets=seen.resets,
+            reconnections=seen.reconnections,
+            overruns=stats.overruns,
         )
         return Measured(link.hello, passed, layers, answers, counts, stats.stack_used)
 

@@ -100,7 +100,7 @@ class GraphBoard:
             FrameType.RUN: self._run,
             FrameType.LAYERS: self._layers,
             FrameType.TENSOR: self._tensor,
-            FrameType.STATS: lambda payload: struct.pack("<7I", 1000, 2, 0, self.runs, 0, 0, 321),
+            FrameType.STATS: lambda payload: struct.pack("<7I", 1000, 2, 4, self.runs, 0, 0, 321),
             FrameType.SELFTEST: lambda payload: bytes([self.selftest_status]),
         }
         return handlers[FrameType(frame.type)](frame.payload)

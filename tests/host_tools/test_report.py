@@ -298,7 +298,7 @@ def test_percent_and_thousands() -> None:
     assert thousands(1234567) == "1,234,567"
 
 
-@pytest.mark.parametrize(("span", "step"), [(5.0, 1.0), (4.9, 0.5), (100.0, 20.0), (12.0, 2.0), (26.0, 5.0), (0.5, 0.1)])
+@pytest.mark.parametrize(("span", "step"), [(5.0, 1.0), (4.9, 1.0), (100.0, 20.0), (12.0, 5.0), (2.0, 0.5), (0.5, 0.1)])
 def test_ticks_are_one_two_or_five_times_a_power_of_ten(span: float, step: float) -> None:
     assert tick_step(span) == pytest.approx(step)
 
@@ -315,6 +315,14 @@ def test_dots_stand_where_the_axis_says() -> None:
     assert [float(a["cx"]) for a in attributes(svg, "circle", "dot")] == [pytest.approx(150 + 59.2, abs=0.1)]
     assert [float(a["cx"]) for a in attributes(svg, "circle", "dot last")] == [pytest.approx(446, abs=0.1)]
     assert "96.00 %" in svg and "95 %" in svg
+
+
+def test_a_step_far_below_the_others_does_not_press_them_together() -> None:
+    svg = accuracy_picture([("train", 0.99), ("prune", 0.1583), ("distill", 0.98)])
+    assert len(attributes(svg, "circle", "dot")) == 1 and len(attributes(svg, "path", "dot")) == 1
+    assert "15.83 %" in svg and ">98 %<" in svg and ">20 %<" not in svg
+    near = accuracy_picture([("train", 0.99), ("prune", 0.90), ("distill", 0.98)])
+    assert not attributes(near, "path", "dot") and ">90 %<" in near
 
 
 def test_an_accuracy_of_zero_and_of_one_can_be_drawn() -> None:

@@ -108,7 +108,7 @@ def test_the_file_holds_every_key_the_issue_names(tmp_path: Path) -> None:
     stored = json.loads((tmp_path / "results.json").read_text())
     assert stored.keys() >= REQUIRED_BY_THE_ISSUE
     assert stored["accuracy"].keys() == {"float", "pruned", "int8_onnx", "simulator", "device"}
-    assert stored["link"].keys() == {"frames", "crc_errors", "retries", "resets"}
+    assert stored["link"].keys() >= {"frames", "crc_errors", "retries", "resets"}
     assert stored["instructions_per_inference"] is None
 
 

@@ -193,6 +193,7 @@ def test_resets_are_survived_and_counted(recipe: Path, put_on: Callable[..., Gra
     results = run(order(recipe))
     assert results is not None and results.identical == 12
     assert results.link.resets == 2 and board.hellos == 3
+    assert (results.link.reconnections, results.link.overruns) == (0, 4)
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(recipe: Path, put_on: Callable[..., GraphBoard]) -> None:
