@@ -1,0 +1,101 @@
+"""Whole random models: simulator = tflite-micro wheel = plain loops = generated C under sanitizers = emulated Cortex-M."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bundle import Bundle, Emulator, gcc_or_skip
+from example_cases import Case, differences
+from oracles import tflite_micro
+from random_graphs import random_graph
+from second_implementation import compute
+
+from firmware_export.operators import registry
+from firmware_export.simulate import simulate
+from firmware_export.toolchain import Toolchain, arm_toolchain, host_toolchain
+from firmware_export.write_tflite import write_tflite
+
+SHORT, LONG = 60, 5000
+CHUNK = 250
+SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+
+
+def case_of(seed: int) -> Case:
+    graph, rng = random_graph(seed), np.random.default_rng(seed)
+    shapes = [graph.tensors[index].shape for index in graph.inputs]
+    vectors = tuple(tuple(rng.integers(-128, 128, shape).astype(np.int8) for shape in shapes) for _ in range(2))
+    return Case(f"random graph {seed}", graph, vectors, tuple(tuple(simulate(graph, *vector)) for vector in vectors))
+
+
+@pytest.fixture(scope="module")
+def cases() -> list[Case]:
+    return [case_of(seed) for seed in range(SHORT)]
+
+
+@pytest.fixture(scope="module")
+def bundle(cases: list[Case], tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return Bundle(tmp_path_factory.mktemp("random"), cases)
+
+
+def test_the_graphs_are_varied(cases: list[Case]) -> None:
+    operators = Counter(node.op for case in cases for node in case.graph.nodes)
+    assert operators.keys() == registry().keys()
+    assert min(operators.values()) >= 5
+    assert any(len(case.graph.inputs) == 2 for case in cases) and any(len(case.graph.outputs) > 1 for case in cases)
+    assert max(len(case.graph.nodes) for case in cases) >= 6
+    answers = [outputs for case in cases for outputs in case.answers[0]]
+    assert sum(len(np.unique(output)) > min(3, output.size // 2) for output in answers) > 0.7 * len(answers)
+
+
+def test_tflite_micro(cases: list[Case]) -> None:
+    for case in cases:
+        twin = write_tflite(case.graph)
+        found = [tuple(tflite_micro(twin, list(vector), len(case.graph.outputs))) for vector in case.vectors]
+        assert differences(case, found) == ""
+
+
+def test_plain_loops(cases: list[Case]) -> None:
+    for case in cases:
+        assert differences(case, [tuple(compute(case.graph, list(vector))) for vector in case.vectors]) == ""
+
+
+def check_host(bundle: Bundle, program: Path) -> None:
+    for case, found in zip(bundle.cases, bundle.run_host(program), strict=True):
+        assert differences(case, found) == ""
+
+
+def test_generated_c_under_sanitizers(bundle: Bundle) -> None:
+    if shutil.which("gcc") is None:
+        pytest.skip("gcc is not installed; the sanitizers are tested with gcc")
+    check_host(bundle, bundle.host_program(Toolchain("cc", ("gcc",), "any"), SANITIZE, optimize="1"))
+
+
+def check_core(bundle: Bundle, toolchain: Toolchain, core: str) -> None:
+    emulator = Emulator(bundle.arm_program(toolchain, core), core)
+    for index, (case, layout) in enumerate(zip(bundle.cases, bundle.plans, strict=True)):
+        assert differences(case, [emulator.run(index, case.graph, layout, vector) for vector in case.vectors]) == ""
+
+
+def test_cortex_m4(bundle: Bundle) -> None:
+    check_core(bundle, gcc_or_skip(), "cortex-m4")
+
+
+def test_cortex_m7_zig(bundle: Bundle) -> None:
+    check_core(bundle, arm_toolchain("zig"), "cortex-m7")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("start", range(0, LONG, CHUNK))
+def test_many_graphs(start: int, tmp_path: Path) -> None:
+    cases = [case_of(seed) for seed in range(1000 + start, 1000 + start + CHUNK)]
+    for case in cases:
+        twin = write_tflite(case.graph)
+        found = [tuple(tflite_micro(twin, list(vector), len(case.graph.outputs))) for vector in case.vectors]
+        assert differences(case, found) == ""
+    bundle = Bundle(tmp_path, cases)
+    check_host(bundle, bundle.host_program(host_toolchain()))
+    check_core(bundle, arm_toolchain(), "cortex-m4")
