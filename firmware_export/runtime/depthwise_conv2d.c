@@ -1,4 +1,4 @@
-/* Depthwise 2-D convolution, int8, per-channel weights: each output pixel's window is gathered, then summed channel by channel. */
+/* Depthwise 2-D convolution, int8, per-channel weights: each pixel's window is gathered, then summed channel by channel. */
 #include "depthwise_conv2d.h"
 
 static uint32_t taps_of(const nn_depthwise_conv2d_params *params) {
