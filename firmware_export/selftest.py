@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from firmware_export.graph import DTYPES, Array, Graph, GraphError
+from firmware_export.graph import DTYPES, Array, Graph, GraphError, Tensor
 from firmware_export.plan import Plan
 from firmware_export.simulate import simulate
 from recipes.artifacts import PipelineError
@@ -48,12 +48,13 @@ def random_inputs(graph: Graph, count: int, seed: int = DEFAULT_SEED) -> tuple[t
     """`count` vectors of inputs; every byte is the top byte of the generator's next state, vector after vector."""
     states = xorshift32(seed)
     tensors = [graph.tensors[index] for index in graph.inputs]
+    return tuple(tuple(_random_array(tensor, states) for tensor in tensors) for _ in range(count))
 
-    def array(shape: tuple[int, ...], dtype: str, size: int) -> Array:
-        data = bytes(next(states) >> 24 for _ in range(size))
-        return np.frombuffer(data, DTYPES[dtype].newbyteorder("<")).astype(DTYPES[dtype]).reshape(shape)
 
-    return tuple(tuple(array(tensor.shape, tensor.dtype, tensor.nbytes) for tensor in tensors) for _ in range(count))
+def _random_array(tensor: Tensor, states: Iterator[int]) -> Array:
+    dtype = DTYPES[tensor.dtype]
+    data = bytes(next(states) >> 24 for _ in range(tensor.nbytes))
+    return np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype).reshape(tensor.shape)
 
 
 def known_answers(graph: Graph, twin: bytes, count: int, seed: int = DEFAULT_SEED) -> KnownAnswers:

@@ -166,6 +166,7 @@ class _AlignedBuffer(schema.BufferT):  # type: ignore[misc]
     """Bytes at a multiple of 16, which the schema asks for and the generated Python packer does not do."""
 
     def Pack(self, builder: flatbuffers.Builder) -> int:
+        """Writes the buffer's table; called by the schema's own packing. Returns its offset."""
         builder.StartVector(1, len(self.data), BUFFER_ALIGNMENT)
         builder.head -= len(self.data)
         builder.Bytes[builder.head : builder.head + len(self.data)] = self.data

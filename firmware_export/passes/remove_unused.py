@@ -15,17 +15,17 @@ def remove_unused(graph: Graph) -> Graph:
     if len(nodes) == len(graph.nodes) and len(used) == len(graph.tensors):
         return graph
     places = {index: place for place, index in enumerate(sorted(used))} | {ABSENT: ABSENT}
-
-    def moved(indexes: tuple[int, ...]) -> tuple[int, ...]:
-        return tuple(places[index] for index in indexes)
-
     return replace(
         graph,
         tensors=[graph.tensors[index] for index in sorted(used)],
-        nodes=[replace(node, inputs=moved(node.inputs), outputs=moved(node.outputs)) for node in nodes],
-        inputs=moved(graph.inputs),
-        outputs=moved(graph.outputs),
+        nodes=[replace(n, inputs=_moved(n.inputs, places), outputs=_moved(n.outputs, places)) for n in nodes],
+        inputs=_moved(graph.inputs, places),
+        outputs=_moved(graph.outputs, places),
     )
+
+
+def _moved(indexes: tuple[int, ...], places: dict[int, int]) -> tuple[int, ...]:
+    return tuple(places[index] for index in indexes)
 
 
 def _live_nodes(graph: Graph) -> list[Node]:

@@ -39,6 +39,12 @@ FILES = {
 Output = pytest.CaptureFixture[str]
 
 
+@pytest.fixture(autouse=True)
+def _same_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The code under test may be edited while its tests run; that is not what they are about."""
+    monkeypatch.setattr("firmware_export.__main__._source", lambda: "source")
+
+
 @pytest.fixture
 def build(tmp_path: Path) -> Path:
     """A build folder in which the stage before has made digits' int8 model."""
@@ -102,6 +108,14 @@ def test_nothing_is_done_twice_and_changes_are_noticed(build: Path, capsys: Outp
     assert "3 known answers" in capsys.readouterr().out
     (build / "digits" / "compress" / "model_int8.onnx").write_bytes(resnet(1).SerializeToString())
     main([*arguments, "firmware_export.selftest_vectors=3"])
+    assert "unchanged" not in capsys.readouterr().out
+
+
+def test_changed_code_exports_again(build: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    main(["digits", "--build", str(build)])
+    monkeypatch.undo()
+    capsys.readouterr()
+    main(["digits", "--build", str(build)])
     assert "unchanged" not in capsys.readouterr().out
 
 

@@ -92,7 +92,7 @@ def test_the_converter_gives_activations_the_same_scales(graph: Graph, keras: Gr
     pairs = list(zip(quantized_outputs(graph), quantized_outputs(keras), strict=True))
     assert len(pairs) == 6
     for ours, theirs in pairs:
-        assert ours.scale == pytest.approx(theirs.scale, rel=2e-4), ours.name
+        assert ours.scale == pytest.approx(theirs.scale, rel=1e-6), ours.name
         assert ours.zero_point == theirs.zero_point, ours.name
 
 
