@@ -41,6 +41,8 @@ MAX_COPIED = 2**28
 CLAMPS = ("Relu", "Clip")
 KEEPS_QUANTIZATION = ("MaxPool",)
 """Operators whose output is stored like their input, so that they need no QuantizeLinear behind them."""
+FUSES_CLAMP = ("Conv", "Gemm", "MatMul", "Add", "AveragePool", "MaxPool")
+"""Operators of which a Relu or Clip behind them becomes a part, as in TFLite; behind others it is a node of its own."""
 READS_FLATTENED = ("Gemm", "MatMul")
 """Operators whose constant weights can be reordered where a flattened image is read."""
 EVERY_INT8 = (-128, 127)
@@ -196,7 +198,9 @@ class OnnxReader:
         if name in self._dequantized:
             index = self._restored(self._dequantized[name], quantization, bounds)
         elif name in self._pending and self._pending[name].op_type in _operators_by_type():
-            index = self._make_node(self._pending[name], quantization, bounds)
+            fused = self._pending[name].op_type in FUSES_CLAMP
+            index = self._make_node(self._pending[name], quantization, bounds if fused else None)
+            index = index if fused else self._restored(index, quantization, bounds)
         else:
             raise GraphError(f"quantizes '{shown(name)}', which no supported operator before it computes")
         for node in reversed(moves):

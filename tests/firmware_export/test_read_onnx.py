@@ -16,6 +16,7 @@ from firmware_export.graph import Graph
 from firmware_export.passes import simplify
 from firmware_export.read_onnx import read_onnx, read_onnx_bytes
 from firmware_export.simulate import simulate
+from firmware_export.write_tflite import write_tflite
 
 TRIALS = 12
 
@@ -322,6 +323,19 @@ def test_reduce_mean_that_drops_the_axes() -> None:
     model, graph = one(net, net.gemm(net.quantized(dropped, net.scales[x][0] / 2, -128, (1, 6)), 4))
     assert operators(graph) == ["conv2d", "mean", "fully_connected"]
     assert_agrees(model, graph)
+
+
+@pytest.mark.parametrize(("zero_point", "expected"), [(-128, ["conv2d", "mean"]), (-20, ["conv2d", "mean", "relu"])])
+def test_a_relu_behind_an_operator_that_cannot_clamp_is_a_node_where_it_does_something(
+    zero_point: int, expected: list[str]
+) -> None:
+    net = Qdq((1, 3, 5, 4), seed=9)
+    x = net.conv(net.input(), 6, activation="", zero_point=4)
+    relu = net.node("Relu", [net.node("GlobalAveragePool", [x])])
+    model, graph = one(net, net.quantized(relu, net.scales[x][0] / 3, zero_point, (1, 6, 1, 1)))
+    assert operators(graph) == expected
+    assert_agrees(model, graph, share=0.5)
+    assert write_tflite(graph)
 
 
 @pytest.mark.parametrize("per_channel", [True, False])
