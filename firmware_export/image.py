@@ -213,7 +213,7 @@ def _link_board(
         _raise_if_too_large(board, objects, scratch, toolchain)
         raise
     memory = read_memory(image)
-    binary = flash_image(image, board.code.origin)
+    binary = flash_image(image, board.code.origin, board.code.size)
     write_bytes_atomic(work / "firmware.elf", image.read_bytes())
     write_bytes_atomic(work / "firmware.bin", binary)
     write_text_atomic(work / "firmware.hex", intel_hex(binary, board.code.origin))

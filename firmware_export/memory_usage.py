@@ -120,14 +120,24 @@ def _symbols(file: ELFFile) -> Iterable[Contributor]:
             yield Contributor(symbol.name, address, symbol["st_size"])
 
 
-def flash_image(elf: Path, origin: int) -> bytes:
-    """The bytes of flash from `origin` on, gaps filled with 0 as objcopy does."""
+def flash_image(elf: Path, origin: int, size: int) -> bytes:
+    """The bytes of flash from `origin` on, gaps filled with 0 as objcopy does.
+
+    Raises:
+        ToolchainError: the file has bytes outside [origin, origin + size), or is not an ELF file.
+    """
     image = bytearray()
-    with elf.open("rb") as stream:
-        for segment in sorted(ELFFile(stream).iter_segments("PT_LOAD"), key=lambda s: s["p_paddr"]):
-            if segment["p_filesz"] > 0:
-                image += bytes(segment["p_paddr"] - origin - len(image))
-                image += segment.data()
+    try:
+        with elf.open("rb") as stream:
+            for segment in sorted(ELFFile(stream).iter_segments("PT_LOAD"), key=lambda s: s["p_paddr"]):
+                start, count = segment["p_paddr"], segment["p_filesz"]
+                if count > 0:
+                    if start < origin + len(image) or start + count > origin + size:
+                        where = f"{start:#010x}; the flash has {size:,} bytes at {origin:#010x}"
+                        raise ToolchainError(f"{elf} has {count:,} bytes at {where}; build it for this board")
+                    image += bytes(start - origin - len(image)) + segment.data()
+    except ELFError as error:
+        raise ToolchainError(f"{elf} is not an ELF file ({error}); delete it and build again") from None
     return bytes(image)
 
 

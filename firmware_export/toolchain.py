@@ -55,7 +55,13 @@ WARNINGS = (
     "-Werror=implicit-function-declaration",
 )
 _COMMON = ("-std=c99", "-g0", "-fno-common", "-ffunction-sections", "-fdata-sections", *WARNINGS)
-_FREESTANDING = ("-ffreestanding", "-fno-unwind-tables", "-fno-asynchronous-unwind-tables", "-fno-stack-protector")
+_FREESTANDING = (
+    "-ffreestanding",
+    "-fno-unwind-tables",
+    "-fno-asynchronous-unwind-tables",
+    "-fno-stack-protector",
+    "-fomit-frame-pointer",
+)
 _TIMEOUT_S = 600
 
 
@@ -225,5 +231,5 @@ def _zig_cache() -> Path:
 def _first_message(text: str) -> str:
     """The first line of a compiler's output that names an error, else its first line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    errors = [line for line in lines if "error" in line or "undefined" in line or "overflowed" in line]
+    errors = [line for line in lines if re.search("error|undefined|overflowed", line, re.IGNORECASE)]
     return (errors or lines or ["no message"])[0]

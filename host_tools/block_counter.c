@@ -1,5 +1,6 @@
 /* Counts executed Thumb instructions: unicorn calls count_block at the start of every basic block. In C, because a Python
- * function here would make the emulation 30 times slower. */
+ * function here would make the emulation 30 times slower. An instruction whose condition fails (in an IT block) counts, as it
+ * does in qemu: the core spends its cycle. */
 #include <stdint.h>
 
 typedef struct {

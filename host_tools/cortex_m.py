@@ -36,6 +36,7 @@ from unicorn.unicorn_py3.unicorn import uclib
 from firmware_export.board import Board
 from firmware_export.hostlib import compile_host
 from firmware_export.memory_usage import flash_image, read_memory
+from firmware_export.toolchain import ToolchainError
 from host_tools.errors import LinkError
 
 _CPUS = {
@@ -89,15 +90,15 @@ class Machine:
     """
 
     def __init__(self, board: Board, elf: Path) -> None:
-        """Raises ToolchainError for a file that is not an ELF image, LinkError for one of another board."""
+        """Raises ToolchainError for a file that is not an ELF image for this board's memory."""
         self.received, self.sent, self.resets = bytearray(), bytearray(), 0
         self.readers: dict[int, Callable[[], int]] = {}
         self.writers: dict[int, Callable[[int], None]] = {}
         self._board = board
         self._symbols = read_memory(elf).symbols
-        self._image = flash_image(elf, board.code.origin)
-        if not 8 <= len(self._image) <= board.code.size:
-            raise LinkError(f"{elf}: {len(self._image):,} bytes of flash; {board.name} has {board.code.size:,}; build it again")
+        self._image = flash_image(elf, board.code.origin, board.code.size)
+        if len(self._image) < 8:
+            raise ToolchainError(f"{elf} has no vector table; delete it and build again")
         self.engine = Uc(UC_ARCH_ARM, UC_MODE_THUMB | UC_MODE_MCLASS)
         self.engine.ctl_set_cpu_model(_CPUS[board.core])
         self._map_memory()

@@ -14,12 +14,17 @@ int main(void);
 void reset_handler(void);
 void uart_interrupt(void);
 
-/* Repeated: a write can be lost while the bus is held. The loop ends with the reset. */
-static void reset(void) {
-    for (;;) {
-        barrier();
-        SCB_AIRCR = AIRCR_RESET;
-    }
+/* Without a stack of its own: the fault may be that there is none left. Repeated, as a write can be lost while the bus is
+ * held; ends with the reset. SCB_AIRCR = AIRCR_RESET. */
+__attribute__((naked)) static void reset(void) {
+    __asm__ volatile(".syntax unified\n"
+                     "    ldr r0, =0xE000ED0C\n"
+                     "    ldr r1, =0x05FA0004\n"
+                     "1:  dsb\n"
+                     "    isb\n"
+                     "    str r1, [r0]\n"
+                     "    b 1b\n"
+                     "    .pool\n");
 }
 
 typedef void (*vector)(void);

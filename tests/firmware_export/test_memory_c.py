@@ -129,12 +129,7 @@ int main(void) {
     return 0;
 }
 """)
-    flags = [
-        *tools.compile_flags("host", "none", "2"),
-        "-fno-builtin",
-        "-fsanitize=address,undefined",
-        "-fno-sanitize-recover=all",
-    ]
+    flags = [*tools.compile_flags("host", "none", "2"), "-fno-builtin", *SANITIZE]
     flags += [f"-D{name}=board_{name}" for name in NAMES]
     tools.run([*flags, str(main), str(BOARDS / "memory.c"), "-o", str(tmp_path / "program")], "compiling")
     assert subprocess.run([str(tmp_path / "program")], timeout=30).returncode == 0
