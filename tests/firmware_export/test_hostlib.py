@@ -12,7 +12,7 @@ from graph_builder import Build, inputs_of
 
 from firmware_export.emit import emit
 from firmware_export.graph import Graph, GraphError
-from firmware_export.hostlib import RUNTIME, HostNetwork, generated_sources, runtime_files
+from firmware_export.hostlib import RUNTIME, HostNetwork, HostRunError, generated_sources, runtime_files
 from firmware_export.operators import operator_of
 from firmware_export.plan import plan
 from firmware_export.simulate import simulate, simulate_trace
@@ -153,3 +153,41 @@ def test_host_speed(tmp_path: Path) -> None:
     rate = macs * len(images) / (time.process_time() - start)
     assert np.array_equal(found[:1], simulate(graph, images[:1])[0])
     assert rate > 50e6, f"{rate / 1e6:.0f} million MACs a second"
+
+
+@pytest.mark.parametrize("optimize", ["s", "2", "3"])
+def test_every_optimisation_level_answers_alike(networks: dict[str, HostNetwork], optimize: str) -> None:
+    images = np.random.default_rng(1).integers(-128, 128, (20, 10, 6, 2)).astype(np.int8)
+    found = HostNetwork(GOLDEN / "separable", "separable", optimize=optimize).run(images)[0]
+    assert np.array_equal(found, networks["separable"].run(images)[0])
+
+
+def test_without_a_compiler_of_the_machine(networks: dict[str, HostNetwork], monkeypatch: pytest.MonkeyPatch) -> None:
+    """zig from the Python package does it."""
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CC", raising=False)
+    images = np.random.default_rng(1).integers(-128, 128, (5, 8, 8, 1)).astype(np.int8)
+    found = HostNetwork(GOLDEN / "residual", "residual").run(images)[0]
+    assert np.array_equal(found, networks["residual"].run(images)[0])
+
+
+def test_two_networks_live_side_by_side(networks: dict[str, HostNetwork]) -> None:
+    """Each library has its own buffer and constants."""
+    images = np.random.default_rng(1).integers(-128, 128, (1, 8, 8, 1)).astype(np.int8)
+    other = HostNetwork(GOLDEN / "residual", "residual")
+    before = networks["residual"].run(images)[0]
+    other.run(-images)
+    assert np.array_equal(networks["residual"].run(images)[0], before)
+
+
+def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library is unlinked once it is loaded."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    network = HostNetwork(GOLDEN / "perceptron", "perceptron")
+    assert list(tmp_path.iterdir()) == []
+    assert network.run(np.zeros((1, 12), np.int8))[0].shape == (1, 5)
+
+
+def test_run_errors_name_the_result_code(networks: dict[str, HostNetwork]) -> None:
+    with pytest.raises(HostRunError, match="residual returned NN_ERROR_ALIGNMENT on the host"):
+        networks["residual"]._check(2)
