@@ -1,0 +1,211 @@
+"""Short exact forms of the output stage: which ones give the arithmetic `double` is proven channel by channel.
+
+The reference (requantize.py) rounds twice. Over the accumulators that the weights of a channel can reach it is a staircase of
+at most 255 steps. A short form is another staircase; the two are the same function if every step lies at the same
+accumulator. The fast kernels hold 256 * accumulator + start, which leaves 8 bits to place the steps:
+
+* linear: ((scaled * factor) >> 32) >> shift, saturated to int8. Zero point and rounding are part of start. Two instructions
+  (SMMUL, SSAT). Exists where all steps are on one side of zero: behind a ReLU.
+* signed: scaled -= negative where scaled < 0, then (((scaled * factor) >> 32) + rounding) >> shift, saturated.
+  Four instructions; rounds halves away from zero on both sides as the reference does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from firmware_export.packing import Unpackable
+from firmware_export.requantize import INT8_MAX, INT8_MIN, Int64, requantize
+
+FRACTION_BITS = 8
+"""The kernels accumulate 2^8 times the sum."""
+STEPS: Int64 = np.arange(INT8_MIN + 1, INT8_MAX + 1, dtype=np.int64)
+SEARCH = 24
+"""How many factors on each side of the nearest one are tried."""
+MAX_NEGATIVE = 1 << 10
+"""More than two accumulators: the reference shifts negative ones by one step of its first rounding, 1 to 2 accumulators."""
+_UNIT = 1 << FRACTION_BITS
+_INT32_MAX = (1 << 31) - 1
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The output stage of some channels and the accumulators each can reach, bias included: low <= accumulator <= high."""
+
+    multiplier: Int64
+    shift: Int64
+    zero_point: int
+    low: Int64
+    high: Int64
+
+    def apply(self, accumulator: Int64, channel: Int64 | int) -> Int64:
+        """The reference, before clamping."""
+        return requantize(accumulator, self.multiplier[channel], self.shift[channel]) + self.zero_point
+
+    @cached_property
+    def thresholds(self) -> Int64:
+        """The smallest reachable accumulator that gives at least each value of STEPS: [channels, 255]; high + 1 if none does.
+
+        The reference never falls as the accumulator grows, so halving finds them.
+
+        Raises:
+            Unpackable: a factor above 1 may make the reference wrap around.
+        """
+        if np.any(np.maximum(-self.low, self.high) << np.maximum(self.shift, 0) >= 1 << 30):
+            raise Unpackable("a requantized sum may leave int32")
+        channel = np.arange(self.low.size)[:, None]
+        begin = np.broadcast_to(self.low[:, None], (self.low.size, STEPS.size)).copy()
+        end = np.broadcast_to(self.high[:, None] + 1, begin.shape).copy()
+        while np.any(begin < end):
+            middle = (begin + end) >> 1
+            above = self.apply(middle, channel) >= STEPS
+            end = np.where((begin < end) & above, middle, end)
+            begin = np.where((begin < end) & ~above, middle + 1, begin)
+        return begin
+
+
+@dataclass(frozen=True)
+class LinearForm:
+    """Per channel: start and factor, int32. constant: channels of one value, to be packed with weights and bias of zero."""
+
+    shift: int
+    start: Int64
+    factor: Int64
+    constant: npt.NDArray[np.bool_]
+
+    def apply(self, accumulator: Int64, channel: Int64 | int) -> Int64:
+        """What the kernel computes."""
+        scaled = accumulator * _UNIT + self.start[channel]
+        wide: Int64 = ((scaled * self.factor[channel]) >> 32) >> self.shift
+        return wide.clip(INT8_MIN, INT8_MAX)
+
+
+@dataclass(frozen=True)
+class SignedForm:
+    """Per channel: start, factor and negative, int32; rounding for all. constant as in LinearForm."""
+
+    shift: int
+    rounding: int
+    start: Int64
+    factor: Int64
+    negative: Int64
+    constant: npt.NDArray[np.bool_]
+
+    def apply(self, accumulator: Int64, channel: Int64 | int) -> Int64:
+        """What the kernel computes."""
+        scaled = accumulator * _UNIT + self.start[channel]
+        scaled = scaled - np.where(scaled < 0, self.negative[channel], 0)
+        wide: Int64 = (((scaled * self.factor[channel]) >> 32) + self.rounding) >> self.shift
+        return wide.clip(INT8_MIN, INT8_MAX)
+
+
+def reachable(weights: Int64, bias: Int64, zero_point: int) -> tuple[Int64, Int64]:
+    """Smallest and largest bias + sum(weights * (x - zero_point)) over int8 x; weights [channels, depth].
+
+    Raises:
+        Unpackable: an accumulator may leave int32, where the reference wraps around.
+    """
+    positive, negative = np.maximum(weights, 0).sum(1), np.minimum(weights, 0).sum(1)
+    below, above = INT8_MIN - zero_point, INT8_MAX - zero_point
+    low, high = bias + positive * below + negative * above, bias + positive * above + negative * below
+    if low.min() < -_INT32_MAX or high.max() > _INT32_MAX:
+        raise Unpackable("an accumulator may leave int32")
+    return low, high
+
+
+def linear_form(stage: Stage, shift: int) -> LinearForm:
+    """The linear form of all channels.
+
+    Raises:
+        Unpackable: some channel has none with this shift.
+    """
+    found = _per_channel(stage, lambda steps, at, c: _linear_channel(stage, shift, steps, at, c))
+    constant, value = _constants(stage)
+    start = np.where(constant, ((value << (shift + 2)) + (1 << (shift + 1))), found[0])
+    return LinearForm(shift, start, np.where(constant, 1 << 30, found[1]), constant)
+
+
+def signed_form(stage: Stage, shift: int) -> SignedForm:
+    """The signed form of all channels.
+
+    Raises:
+        Unpackable: some channel has none with this shift.
+    """
+    rounding = (2 * stage.zero_point + 1) << (shift - 1)
+    found = _per_channel(stage, lambda steps, at, c: _signed_channel(stage, shift, rounding, steps, at, c))
+    constant, value = _constants(stage)
+    start = np.where(constant, (value - stage.zero_point) << (shift + 2), found[0])
+    return SignedForm(shift, rounding, start, np.where(constant, 1 << 30, found[1]), np.where(constant, 0, found[2]), constant)
+
+
+def _constants(stage: Stage) -> tuple[npt.NDArray[np.bool_], Int64]:
+    """Which channels have one value over all they can reach, and that value."""
+    channel = np.arange(stage.low.size)
+    first, last = (np.clip(stage.apply(edge, channel), INT8_MIN, INT8_MAX) for edge in (stage.low, stage.high))
+    return first == last, first
+
+
+def _per_channel(stage: Stage, search: Callable[[Int64, Int64, int], tuple[int, int, int]]) -> Int64:
+    """search(steps, their thresholds, channel) for every channel that has a step inside its reach: int64 [3, channels]."""
+    found = np.zeros((3, stage.low.size), np.int64)
+    for channel, thresholds in enumerate(stage.thresholds):
+        live = (thresholds > stage.low[channel]) & (thresholds <= stage.high[channel])
+        if live.any():
+            found[:, channel] = search(STEPS[live], thresholds[live], channel)
+    return found
+
+
+def _linear_channel(stage: Stage, shift: int, steps: Int64, at: Int64, channel: int) -> tuple[int, int, int]:
+    for factor in _factors(stage, shift, channel):
+        low, high = _start_range(steps << (32 + shift), at, factor)
+        low = max(low, -_INT32_MAX - _UNIT * int(stage.low[channel]))
+        high = min(high, _INT32_MAX - _UNIT * int(stage.high[channel]))
+        if low <= high:
+            return (low + high) // 2, factor, 0
+    raise Unpackable(f"channel {channel} has no linear form with shift {shift}")
+
+
+def _signed_channel(stage: Stage, shift: int, rounding: int, steps: Int64, at: Int64, channel: int) -> tuple[int, int, int]:
+    """Accumulators from 0 and below 0 have their own start; each comes from the steps on its side.
+
+    A start of 256 or more makes some negative accumulators go the other way, so the result is tried at every step.
+    """
+    if _UNIT * max(-int(stage.low[channel]), int(stage.high[channel])) > _INT32_MAX - 2 * MAX_NEGATIVE:
+        raise Unpackable(f"channel {channel} may reach 2^23")
+    targets = (steps << (32 + shift)) - (rounding << 32)
+    for factor in _factors(stage, shift, channel):
+        low, high = _start_range(targets[at > 0], at[at > 0], factor)
+        start = (max(low, 0) + min(high, MAX_NEGATIVE)) // 2
+        low, high = _start_range(targets[at < 0], at[at < 0], factor)
+        negative = min(max(start - (low + high) // 2, 0), MAX_NEGATIVE)
+        one = [np.array([value], np.int64) for value in (start, factor, negative)]
+        form = SignedForm(shift, rounding, one[0], one[1], one[2], np.zeros(1, bool))
+        if start >= 0 and np.all(form.apply(at, 0) >= steps) and np.all(form.apply(at - 1, 0) < steps):
+            return start, factor, negative
+    raise Unpackable(f"channel {channel} has no signed form with shift {shift}")
+
+
+def _factors(stage: Stage, shift: int, channel: int) -> list[int]:
+    """The factor nearest to multiplier * 2^(shift of the stage - 31) * 2^(32 + shift - 8), then others around it, int32.
+
+    They are so far apart that the step farthest from zero moves by a fourth of the resolution.
+    """
+    exponent = int(stage.shift[channel]) + 1 + shift - FRACTION_BITS
+    multiplier = int(stage.multiplier[channel])
+    nearest = multiplier << exponent if exponent >= 0 else (multiplier + (1 << (-exponent - 1))) >> -exponent
+    apart = max(1, nearest * nearest >> (42 + shift))
+    near = (nearest + apart * offset for offset in sorted(range(-SEARCH, SEARCH + 1), key=abs))
+    return [factor for factor in near if 0 < factor <= _INT32_MAX]
+
+
+def _start_range(targets: Int64, at: Int64, factor: int) -> tuple[int, int]:
+    """All start with (256 * at + start) * factor >= targets and (256 * (at - 1) + start) * factor < targets, for every step."""
+    if targets.size == 0:
+        return -(1 << 40), 1 << 40
+    first = -(-targets // factor) - _UNIT * at
+    return int(first.max()), int(first.min()) + _UNIT - 1

@@ -1,0 +1,212 @@
+/* 2-D convolution, int8, on weights packed for step_r256.h: three output pixels at a time are expanded once and multiplied
+ * with all channels. Pixels whose window reaches over the image's edge are copied first, with the zero point outside.
+ */
+#include "conv2d_r256.h"
+
+#include <stddef.h>
+
+#include "step_r256.h"
+
+/* What stays the same during one call. */
+typedef struct {
+    const nn_conv2d_r256_params *params;
+    const int8_t *input;
+    uint32_t image_row;            /* bytes */
+    int32_t last_y;                /* windows that begin in rows 0..last_y and columns 0..last_x lie on the image */
+    int32_t last_x;
+    const int8_t *last_pixel;      /* where the last window may begin so that no word reaches over the image's end */
+    int8_t *patch[NN_R256_PIXELS]; /* a copied window each */
+    int8_t *tail[NN_R256_PIXELS];  /* the ends of its rows */
+    int32_t *sums;                 /* only of the general form */
+} work;
+
+/* The next output pixel; y, x: where its window begins. */
+typedef struct {
+    uint32_t left; /* pixels still to come */
+    uint32_t row;
+    uint32_t column;
+    int32_t y;
+    int32_t x;
+} cursor;
+
+typedef void (*channels_step)(const nn_r256_block *block);
+
+static uint32_t round_up(uint32_t bytes) { return (bytes + 3u) & ~3u; }
+
+/* Behind the expanded pixels: copied windows, row ends, sums. */
+static void divide_scratch(work *w, int8_t *next) {
+    const nn_window *window = &w->params->window;
+    const uint32_t patch = round_up((uint32_t)window->kernel_h * window->kernel_w * window->channels);
+    const uint32_t tail = round_up((uint32_t)w->params->rows * w->params->row_tail);
+    for (uint32_t i = 0; i < NN_R256_PIXELS; ++i) {
+        w->patch[i] = next;
+        w->tail[i] = next + patch;
+        next += patch + tail;
+    }
+    w->sums = (int32_t *)(void *)next;
+}
+
+static work prepare(const nn_conv2d_r256_params *params, const int8_t *input, int8_t *scratch) {
+    const nn_window *window = &params->window;
+    work w;
+    w.params = params;
+    w.input = input;
+    w.image_row = (uint32_t)window->input_w * window->channels;
+    w.last_y = params->gathered != 0u ? -1 : window->input_h - 1 - (window->kernel_h - 1) * window->dilation_h;
+    w.last_x = window->input_w - window->kernel_w;
+    const uint32_t reach = (params->rows - 1u) * window->dilation_h * w.image_row + params->row_words * 4u;
+    w.last_pixel = input + window->input_h * w.image_row - reach;
+    divide_scratch(&w, scratch + params->steps * NN_R256_STEP_WORDS * sizeof(uint32_t));
+    return w;
+}
+
+static cursor first_pixel(const nn_window *window) {
+    const cursor at = {(uint32_t)window->output_h * window->output_w, 0u, 0u, -(int32_t)window->padding_top,
+                       -(int32_t)window->padding_left};
+    return at;
+}
+
+/* Behind the last pixel it stays there: the same bytes are then computed once more. */
+static void advance(cursor *at, const nn_window *window) {
+    if (at->left <= 1u) {
+        return;
+    }
+    --at->left;
+    at->x += window->stride_w;
+    if (++at->column == window->output_w) {
+        at->column = 0u;
+        at->x = -(int32_t)window->padding_left;
+        ++at->row;
+        at->y += window->stride_h;
+    }
+}
+
+/* Where the window of pixel i begins: on the image, or copied to its patch. */
+static void find_window(const work *w, const cursor *at, uint32_t i, nn_r256_source *source) {
+    const nn_window *window = &w->params->window;
+    if (at->y >= 0 && at->x >= 0 && at->y <= w->last_y && at->x <= w->last_x) {
+        const int8_t *pixel = w->input + (uint32_t)at->y * w->image_row + (uint32_t)at->x * window->channels;
+        if (pixel <= w->last_pixel) {
+            source->pixel[i] = pixel;
+            source->gap[i] = window->dilation_h * w->image_row - source->words * 4u;
+            return;
+        }
+    }
+    nn_window_gather(window, w->input, at->row, at->column, w->params->fill, w->patch[i]);
+    source->pixel[i] = w->patch[i];
+    source->gap[i] = (uint32_t)window->kernel_w * window->channels - source->words * 4u;
+}
+
+/* The bytes of the kernel's rows that are no whole word, together. */
+static void expand_tails(const work *w, const nn_r256_source *source, uint32_t *x) {
+    const nn_conv2d_r256_params *params = w->params;
+    for (uint32_t i = 0; i < NN_R256_PIXELS; ++i) {
+        const int8_t *from = source->pixel[i] + source->words * 4u;
+        int8_t *to = w->tail[i];
+        for (uint32_t row = 0; row < params->rows; ++row) {
+            for (uint32_t byte = 0; byte < params->row_tail; ++byte) {
+                *to++ = from[byte];
+            }
+            from += source->words * 4u + source->gap[i];
+        }
+    }
+    const nn_r256_source tails = {
+        {w->tail[0], w->tail[1], w->tail[2]}, ((uint32_t)params->rows * params->row_tail + 3u) / 4u, 1u, {0u, 0u, 0u}};
+    nn_r256_expand(&tails, x);
+}
+
+static void clamp(int8_t *x, uint32_t count, int32_t min, int32_t max) {
+    for (; count > 0u; --count, ++x) {
+        *x = nn_clamp(*x, min, max);
+    }
+}
+
+/* The general form: sums [channel pair][channel][pixel], 256 times too large. */
+static void requantize_sums(const nn_conv2d_r256_params *params, const int32_t *sums, int8_t *const *output) {
+    for (uint32_t channel = 0; channel < params->outputs; ++channel) {
+        for (uint32_t i = 0; i < NN_R256_PIXELS; ++i) {
+            output[i][channel] = nn_output(&params->stage, channel, (uint32_t)(*sums++ >> 8));
+        }
+    }
+}
+
+/* All channels of three pixels to output; expanded pixels are in block->x. */
+static void finish_pixels(const work *w, const nn_r256_block *block, channels_step channels) {
+    const nn_conv2d_r256_params *params = w->params;
+    if (channels == nn_r256_sums) {
+        nn_r256_block to_sums = *block;
+        to_sums.output[0] = (int8_t *)w->sums;
+        channels(&to_sums);
+        requantize_sums(params, w->sums, block->output);
+        return;
+    }
+    channels(block);
+    if (params->min > INT8_MIN || params->max < INT8_MAX) {
+        for (uint32_t i = 0; i < NN_R256_PIXELS; ++i) {
+            clamp(block->output[i], params->outputs, params->min, params->max);
+        }
+    }
+}
+
+static void convolve(const nn_conv2d_r256_params *params, const int8_t *input, int8_t *output, int8_t *scratch,
+                     channels_step channels) {
+    const nn_window *window = &params->window;
+    const work w = prepare(params, input, scratch);
+    nn_r256_block block = {{output, output, output},
+                           (uint32_t *)(void *)scratch,
+                           params->steps,
+                           params->weights + params->limit,
+                           params->rounding,
+                           params->weights};
+    nn_r256_source source = {{input, input, input}, params->row_words, params->rows, {0u, 0u, 0u}};
+    const uint32_t pixels = (uint32_t)window->output_h * window->output_w;
+    cursor at = first_pixel(window);
+    for (uint32_t done = 0; done < pixels; done += NN_R256_PIXELS) {
+        for (uint32_t i = 0; i < NN_R256_PIXELS; ++i) {
+            find_window(&w, &at, i, &source);
+            block.output[i] = output + (pixels - at.left) * params->outputs;
+            advance(&at, window);
+        }
+        uint32_t *x = nn_r256_expand(&source, (uint32_t *)(void *)scratch);
+        if (params->row_tail != 0u) {
+            expand_tails(&w, &source, x);
+        }
+        finish_pixels(&w, &block, channels);
+    }
+}
+
+void nn_conv2d_r256_linear_7(const nn_conv2d_r256_params *params, const int8_t *input, int8_t *output, int8_t *scratch) {
+    convolve(params, input, output, scratch, nn_r256_linear_7);
+}
+
+void nn_conv2d_r256_linear_10(const nn_conv2d_r256_params *params, const int8_t *input, int8_t *output, int8_t *scratch) {
+    convolve(params, input, output, scratch, nn_r256_linear_10);
+}
+
+void nn_conv2d_r256_linear_13(const nn_conv2d_r256_params *params, const int8_t *input, int8_t *output, int8_t *scratch) {
+    convolve(params, input, output, scratch, nn_r256_linear_13);
+}
+
+void nn_conv2d_r256_linear_16(const nn_conv2d_r256_params *params, const int8_t *input, int8_t *output, int8_t *scratch) {
+    convolve(params, input, output, scratch, nn_r256_linear_16);
+}
+
+void nn_conv2d_r256_signed_7(const nn_conv2d_r256_params *params, const int8_t *input, int8_t *output, int8_t *scratch) {
+    convolve(params, input, output, scratch, nn_r256_signed_7);
+}
+
+void nn_conv2d_r256_signed_10(const nn_conv2d_r256_params *params, const int8_t *input, int8_t *output, int8_t *scratch) {
+    convolve(params, input, output, scratch, nn_r256_signed_10);
+}
+
+void nn_conv2d_r256_signed_13(const nn_conv2d_r256_params *params, const int8_t *input, int8_t *output, int8_t *scratch) {
+    convolve(params, input, output, scratch, nn_r256_signed_13);
+}
+
+void nn_conv2d_r256_signed_16(const nn_conv2d_r256_params *params, const int8_t *input, int8_t *output, int8_t *scratch) {
+    convolve(params, input, output, scratch, nn_r256_signed_16);
+}
+
+void nn_conv2d_r256_general(const nn_conv2d_r256_params *params, const int8_t *input, int8_t *output, int8_t *scratch) {
+    convolve(params, input, output, scratch, nn_r256_sums);
+}
