@@ -32,6 +32,8 @@ class GraphBoard:
         model_hash, arithmetic: what hello says; None for the graph's own hash.
         reset_at: numbers of runs at which the board is reset instead of answering.
         dies_at: number of runs after which the line is gone.
+        silent: whether it never answers.
+        line: what happens to the bytes of either direction on their way.
     """
 
     graph: Graph
@@ -43,6 +45,7 @@ class GraphBoard:
     reset_at: set[int] = field(default_factory=set)
     dies_at: int | None = None
     silent: bool = False
+    line: Callable[[bytes], bytes] = bytes
     description: str = "graph board"
     baud: int | None = None
 
@@ -60,7 +63,7 @@ class GraphBoard:
 
     def write(self, data: bytes) -> None:
         """Serves the requests in the bytes."""
-        for frame in self._reader.feed(data):
+        for frame in self._reader.feed(self.line(data)):
             if not self.silent:
                 self._serve(frame)
 
@@ -82,7 +85,7 @@ class GraphBoard:
         if frame.session != self._session or self._session == 0:
             self._send(frame, FrameType.ERROR, struct.pack("<BI", ErrorCode.NO_SESSION, 0))
         elif frame.sequence == self._sequence:
-            self._out += self._cached
+            self._out += self.line(self._cached)
         else:
             self._sequence = frame.sequence
             answer = self._answer(frame)
@@ -91,7 +94,7 @@ class GraphBoard:
 
     def _send(self, request: Frame, kind: int, payload: bytes) -> None:
         self._cached = encode(Frame(kind, request.sequence, request.session, payload))
-        self._out += self._cached
+        self._out += self.line(self._cached)
 
     def _answer(self, frame: Frame) -> bytes | None:
         handlers = {

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 
 from host_tools.compare import Agreement, Element, MismatchError, agreement, all_pairs, first_difference, pairs_table
 
@@ -66,3 +69,32 @@ def test_the_table_is_a_matrix_of_bytes() -> None:
     assert text[1].split() == ["simulator", "0/9", "0/6"]
     assert text[2].split() == ["C", "0/6"]
     assert len({len(line) for line in text}) == 1
+
+
+answers_strategy = arrays(np.int8, array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9))
+
+
+@given(answers_strategy, st.data())
+def test_counts_equal_those_of_plain_loops(a: np.ndarray, data: st.DataObject) -> None:
+    b = data.draw(arrays(np.int8, a.shape))
+    found = agreement("a", a, "b", b)
+    pairs = [(int(x), int(y)) for x, y in zip(a.ravel(), b.ravel(), strict=True)]
+    assert found.bytes_different == sum(x != y for x, y in pairs)
+    assert found.largest_difference == max(abs(x - y) for x, y in pairs)
+    winners = [(max(r, key=lambda v: int(v)), max(s, key=lambda v: int(v))) for r, s in zip(a, b, strict=True)]
+    places = [(list(r).index(x), list(s).index(y)) for (x, y), r, s in zip(winners, a, b, strict=True)]
+    assert found.classes_different == sum(x != y for x, y in places)
+    assert found.exact == (a.tobytes() == b.tobytes())
+
+
+@given(arrays(np.int8, array_shapes(min_dims=1, max_dims=4, max_side=5)), st.data())
+def test_the_first_difference_is_the_first_in_memory(expected: np.ndarray, data: st.DataObject) -> None:
+    got = data.draw(arrays(np.int8, expected.shape))
+    found = first_difference(expected, got)
+    places = [i for i, (x, y) in enumerate(zip(expected.ravel(), got.ravel(), strict=True)) if x != y]
+    if not places:
+        assert found is None
+    else:
+        assert found is not None
+        assert np.ravel_multi_index(found.index, expected.shape) == places[0]
+        assert (found.expected, found.got) == (int(expected.ravel()[places[0]]), int(got.ravel()[places[0]]))

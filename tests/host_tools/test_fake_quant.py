@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from qdq_file import QdqFile
@@ -39,6 +41,73 @@ def test_a_linear_layer_by_hand() -> None:
     output = logits(0.5, -3, 2)
     assert fake_quant_outputs(linear_file(), LINEAR_IMAGES, output).tolist() == LINEAR_ANSWERS
     assert onnxruntime_outputs(linear_file(), LINEAR_IMAGES, output).tolist() == LINEAR_ANSWERS
+
+
+def one_operator(build: Callable[[QdqFile, str], str], shape: list[int], classes: int, scale: float, zero: int) -> bytes:
+    """input on its own grid -> the operator -> flatten -> logits on the grid (scale, zero)."""
+    file = QdqFile()
+    result = build(file, file.round_trip("input", float(SCALE), -128, "x"))
+    file.round_trip(file.add("Flatten", [result], "flat"), scale, zero, "logits")
+    return file.content(shape, classes)
+
+
+def answer(content: bytes, pixels: np.ndarray, scale: float, zero: int, classes: int) -> list[int]:
+    """The bytes for one image uint8 [h, w, c]; onnxruntime must give the same."""
+    image = (pixels.astype(np.int16) - 128).astype(np.int8)[None]
+    ours = fake_quant_outputs(content, image, logits(scale, zero, classes))
+    assert np.array_equal(onnxruntime_outputs(content, image, logits(scale, zero, classes)), ours)
+    return [int(value) for value in ours[0]]
+
+
+PIXELS = np.array([[0, 51], [102, 255]], np.uint8).reshape(2, 2, 1)  # 0, 0.2, 0.4 and 1
+
+
+def test_max_pool_by_hand() -> None:
+    content = one_operator(
+        lambda f, x: f.add("MaxPool", [x], "m", kernel_shape=[1, 2], strides=[1, 1]), [1, 1, 2, 2], 2, 0.1, 3
+    )
+    assert answer(content, PIXELS, 0.1, 3, 2) == [2 + 3, 10 + 3]
+
+
+def test_global_average_by_hand() -> None:
+    content = one_operator(lambda f, x: f.add("GlobalAveragePool", [x], "g"), [1, 1, 2, 2], 1, 0.1, 0)
+    assert answer(content, PIXELS, 0.1, 0, 1) == [4]  # (0 + 0.2 + 0.4 + 1) / 4 = 0.4
+
+
+def test_addition_and_clamps_by_hand() -> None:
+    def clipped(f: QdqFile, x: str) -> str:
+        bounds = [f.constant("low", np.float32(0.3)), f.constant("high", np.float32(0.7))]
+        return f.add("Clip", [f.add("Add", [x, x], "twice"), *bounds], "c")
+
+    content = one_operator(clipped, [1, 1, 2, 2], 4, 0.1, 0)
+    assert answer(content, PIXELS, 0.1, 0, 4) == [3, 4, 7, 7]  # 0, 0.4, 0.8 and 2 between 0.3 and 0.7
+
+
+def test_a_padded_strided_convolution_by_hand() -> None:
+    # One filter [[1, 2], [3, 4]] * 0.5, zeros on top and left, stride 2: only the last tap of the corner counts, and so on.
+    def conv(f: QdqFile, x: str) -> str:
+        kernel = f.weights("w", np.array([[[[1, 2], [3, 4]]]], np.int8), np.array([0.5], np.float32))
+        bias = f.weights("b", np.array([255], np.int32), np.array([0.5 * SCALE], np.float32))
+        return f.add("Conv", [x, kernel, bias], "c", pads=[1, 1, 0, 0], strides=[2, 2])
+
+    content = one_operator(conv, [1, 1, 2, 2], 1, 0.1, -10)
+    # 4 * 0.5 * pixel (0, 0), which is 0, plus the bias 0.5: 5 steps of 0.1.
+    assert answer(content, PIXELS, 0.1, -10, 1) == [5 - 10]
+
+
+def test_a_depthwise_convolution_keeps_channels_apart() -> None:
+    def conv(f: QdqFile, x: str) -> str:
+        kernel = f.weights("w", np.array([2, -4], np.int8).reshape(2, 1, 1, 1), np.array([0.5, 0.25], np.float32))
+        return f.add("Conv", [x, kernel], "c", group=2)
+
+    content = one_operator(conv, [1, 2, 1, 1], 2, 0.1, 0)
+    pixels = np.array([51, 102], np.uint8).reshape(1, 1, 2)
+    assert answer(content, pixels, 0.1, 0, 2) == [2, -4]  # 1.0 * 0.2 and -1.0 * 0.4
+
+
+def test_values_beyond_the_grid_saturate() -> None:
+    content = one_operator(lambda f, x: f.add("Relu", [x], "r"), [1, 1, 2, 2], 4, 0.001, 100)
+    assert answer(content, PIXELS, 0.001, 100, 4) == [100, 127, 127, 127]
 
 
 def convolution_file(rng: np.random.Generator) -> bytes:

@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from built_recipe import FIGURES, copy_recipe
 
 from firmware_export.board import load_board
+from firmware_export.graph import Graph, Node, Quantization, Tensor
+from firmware_export.plan import plan
+from firmware_export.report import network_info
 from host_tools.__main__ import main
 from host_tools.report import accuracy_steps, layer_rows, memory_uses, planned_tensors
 from host_tools.report_pictures import MemoryUse, PlannedTensor
@@ -67,6 +71,42 @@ def test_an_operator_with_two_outputs_has_two_tensors() -> None:
         PlannedTensor("0: split", 96, 32, 0, 1),
         PlannedTensor("1: add", 0, 32, 1, 1),
     )
+
+
+def chain(rng: np.random.Generator, layers: int) -> Graph:
+    """Additions of earlier tensors chosen at random, so that lives are long and cross each other; a reshape at the end."""
+    quantization = Quantization.per_tensor(0.1, 0)
+    tensors, nodes = [Tensor("x", (1, 4, 4, 3), "int8", quantization)], []
+    for index in range(layers):
+        earlier = [int(i) for i in rng.integers(max(0, index - 4), index + 1, 2)]
+        tensors.append(Tensor(f"t{index}", (1, 4, 4, 3), "int8", quantization))
+        nodes.append(Node("add", (earlier[0], earlier[1]), (index + 1,), {"clamp": (-128, 127)}))
+    tensors.append(Tensor("flat", (1, 48), "int8", quantization))
+    nodes.append(Node("reshape", (layers,), (layers + 1,), {"shape": (1, 48)}))
+    return Graph(tensors, nodes, (0,), (layers + 1,))
+
+
+def used_later(graph: Graph, tensor: int, after: int) -> bool:
+    return any(tensor in node.inputs for node in graph.nodes[after:])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_real_plans_are_drawn_as_they_are(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    graph = chain(rng, int(rng.integers(2, 14)))
+    layout = plan(graph)
+    boxes = planned_tensors(network_info(graph, layout, "net"))
+    assert len(boxes) == len(graph.nodes)  # the input and every node's output but the reshape's
+    for box, offset in zip(boxes, [layout.offsets[i] for i in range(len(boxes))], strict=True):
+        assert (box.offset, box.size) == (offset, 48)
+    for number, box in enumerate(boxes):
+        assert box.first == max(number - 1, 0)
+        assert not used_later(graph, number, box.last + 1)
+        for other in boxes[:number]:
+            together = box.first <= other.last and other.first <= box.last
+            apart = box.offset + box.size <= other.offset or other.offset + other.size <= box.offset
+            assert apart or not together, (box, other)
+    assert max(box.offset + box.size for box in boxes) <= layout.size
 
 
 def test_layer_rows_copy_the_figures() -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from host_tools.results import (
@@ -219,3 +221,25 @@ def test_a_layer_is_identical_when_both_checksums_agree() -> None:
     assert not LayerVerdict(index=0, operator="add", expected=7, device=8).identical
     with pytest.raises(ValidationError):
         LayerVerdict(index=0, operator="add", expected=2**32, device=0)
+
+
+@given(st.integers(1, 6), st.data())
+def test_confusion_matrix_equals_plain_counting(classes: int, data: st.DataObject) -> None:
+    pairs = data.draw(st.lists(st.tuples(st.integers(0, classes - 1), st.integers(0, classes - 1)), min_size=1, max_size=60))
+    labels, said = np.array([p[0] for p in pairs]), np.array([p[1] for p in pairs])
+    matrix = confusion_matrix(labels, said, classes)
+    for i in range(classes):
+        for j in range(classes):
+            assert matrix[i][j] == pairs.count((i, j))
+    shares = per_class_accuracy(matrix)
+    for i, share in enumerate(shares):
+        of_class = [p for p in pairs if p[0] == i]
+        assert share == (None if not of_class else of_class.count((i, i)) / len(of_class))
+
+
+@given(st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=50))
+def test_spread_is_that_of_the_numbers(counts: list[int]) -> None:
+    found = spread(np.array(counts, np.uint32), "cycles")
+    assert found is not None
+    assert (found.minimum, found.maximum) == (min(counts), max(counts))
+    assert found.mean == pytest.approx(sum(counts) / len(counts), rel=1e-12)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from collections.abc import Callable
@@ -196,6 +197,39 @@ def test_resets_are_survived_and_counted(recipe: Path, put_on: Callable[..., Gra
     assert (results.link.reconnections, results.link.overruns) == (0, 4)
 
 
+def flipping(every: int) -> Callable[[bytes], bytes]:
+    """A line that flips one bit in each `every` bytes, at places drawn from a fixed seed."""
+    rng = np.random.default_rng(every)
+
+    def line(data: bytes) -> bytes:
+        damaged = bytearray(data)
+        for place in np.flatnonzero(rng.random(len(data)) < 1 / every):
+            damaged[place] ^= 1 << int(rng.integers(8))
+        return bytes(damaged)
+
+    return line
+
+
+@pytest.mark.parametrize("every", [2000, 500])
+def test_a_bad_line_costs_time_and_nothing_else(recipe: Path, put_on: Callable[..., GraphBoard], every: int) -> None:
+    board = put_on(line=flipping(every))
+    results = run(order(recipe, images=120))
+    assert results is not None and results.identical == 120
+    assert results.link.retries > 0 and results.link.frames == 120 + 5 + results.link.retries
+    assert results.link.crc_errors > 2
+    assert board.runs == 120  # a repeated request is never run twice
+    text = (folder(recipe) / "report.html").read_text()
+    assert f'<td class="number">{results.link.retries}</td>' in text
+
+
+def test_a_line_that_is_cut_now_and_then_is_survived(recipe: Path, put_on: Callable[..., GraphBoard]) -> None:
+    rng = np.random.default_rng(4)
+    board = put_on(line=lambda data: b"" if rng.random() < 0.1 else data)
+    results = run(order(recipe, images=60))
+    assert results is not None and results.identical == 60 and results.link.retries > 0
+    assert board.runs == 60
+
+
 def test_an_interrupted_run_goes_on_where_it_stopped(recipe: Path, put_on: Callable[..., GraphBoard]) -> None:
     put_on(dies_at=7)
     with pytest.raises(LinkError, match="has gone"):
@@ -278,6 +312,41 @@ def test_an_export_of_another_model_is_refused(recipe: Path) -> None:
         info.write_text(damaged)
         with pytest.raises(ArtifactError, match="run python -m firmware_export again"):
             load_model(order(recipe).root, load_recipe(recipe))
+
+
+def test_no_space_for_the_results_leaves_the_earlier_ones(
+    recipe: Path, put_on: Callable[..., GraphBoard], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_on()
+    run(order(recipe, images=2))
+    before = {path.name: path.read_bytes() for path in folder(recipe).iterdir()}
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(host_tools.run, "write_report", full)
+    with pytest.raises(ArtifactError, match="no space left on the device"):
+        run(order(recipe, images=3))
+    assert {path.name: path.read_bytes() for path in folder(recipe).iterdir()} == before
+    monkeypatch.undo()
+
+
+def test_a_build_folder_that_cannot_be_written_is_one_line(recipe: Path, put_on: Callable[..., GraphBoard]) -> None:
+    put_on()
+    (folder(recipe).parent).write_text("a file where the folder should be")
+    with pytest.raises(ArtifactError, match="cannot write"):
+        run(order(recipe))
+
+
+def test_the_same_run_gives_the_same_report(recipe: Path, put_on: Callable[..., GraphBoard]) -> None:
+    """But for the seconds it took, which are figures of their own."""
+    pages = []
+    for images in (6, 7, 6):
+        put_on()
+        run(order(recipe, images=images))
+        text = (folder(recipe) / "report.html").read_text()
+        pages.append(re.sub(r"(seconds for the images|images per second)</td><td class=\"number\">[^<]*", "", text))
+    assert pages[0] == pages[2] != pages[1]
 
 
 def test_compiled_c_and_simulator_must_agree(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
