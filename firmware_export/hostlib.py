@@ -134,7 +134,7 @@ class HostNetwork:
     """
 
     def __init__(
-        self, export_folder: Path, name: str = "network", *, optimize: str = "2", toolchain: Toolchain | None = None
+        self, export_folder: Path, name: str = "network", *, optimize: str = "3", toolchain: Toolchain | None = None
     ) -> None:
         sources = generated_sources(export_folder, name)
         with tempfile.TemporaryDirectory(prefix="hostlib-") as folder:

@@ -12,7 +12,7 @@ from ai_edge_litert import schema_py_generated as schema
 from firmware_export.graph import Array, Graph, GraphError, Node, Tensor
 from firmware_export.operators import Constant, Example, LayerCode, Operator, OutputSpec
 from firmware_export.operators._accumulator import OutputStage, folded_bias, inputs_with_bias, int8_weights, int32_bias
-from firmware_export.operators._checks import check_counts, int8_image, int8_output, shape_text
+from firmware_export.operators._checks import MAX_SIZE, check_counts, int8_image, int8_output, shape_text
 from firmware_export.operators._convolution_examples import convolution_cases
 from firmware_export.operators._window import Window, onnx_window, tflite_window, write_window
 from firmware_export.operators.conv2d import convolution_code
@@ -39,10 +39,10 @@ class DepthwiseConv2d(Operator):
         check_counts(node, (2, 3))
         x, weights, window = _parts(graph, node)
         outputs = weights.shape[3]
-        if weights.shape[0] != 1 or outputs % x.shape[3] != 0:
+        if weights.shape[0] != 1 or outputs % x.shape[3] != 0 or outputs > MAX_SIZE:
             raise GraphError(
                 f"weights '{weights.name}' {weights.shape} for an image of {x.shape[3]} channels; "
-                "supported: [1, kernel h, kernel w, channels x multiplier]"
+                f"supported: [1, kernel h, kernel w, channels x multiplier], up to {MAX_SIZE}"
             )
         int8_output(graph, node)
         int32_bias(graph, node, outputs)

@@ -120,6 +120,7 @@ TABLE: dict[str, tuple[str, list[tuple[Change, str]]]] = {
             *ACCUMULATORS,
             (data(1, np.ones((2, 3, 3, 12), np.int8)), r"supported: \[1, kernel h, kernel w, channels x multiplier\]"),
             (tensor(0, shape=(1, 6, 7, 5)), r"for an image of 5 channels"),
+            (data(1, np.ones((1, 1, 1, 65538), np.int8)), "channels x multiplier\\], up to 65535"),
         ],
     ),
     "fully_connected": (

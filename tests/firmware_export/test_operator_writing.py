@@ -176,7 +176,7 @@ def test_softmax_writes_beta() -> None:
 
 @pytest.mark.parametrize("name", sorted(registry()))
 def test_reading_the_twin_again_writes_the_same_bytes(name: str) -> None:
-    """Where the file holds the one operator alone; those with a PAD or QUANTIZE are refused by name.
+    """Where the file holds the one operator alone: no PAD, no QUANTIZE beside it.
 
     A per-channel scale of a single channel comes back as a scale for all, so the first writing may differ from the second.
     """
@@ -189,7 +189,4 @@ def test_reading_the_twin_again_writes_the_same_bytes(name: str) -> None:
             assert again == data or 1 in case.graph.tensors[1].shape
             assert write_tflite(read_tflite_bytes(again)) == again
             whole += 1
-        else:
-            with pytest.raises(GraphError, match=r"is (PAD|PADV2|QUANTIZE), which is not supported"):
-                read_tflite_bytes(data)
     assert whole >= 10
