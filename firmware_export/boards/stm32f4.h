@@ -26,7 +26,8 @@
 
 /* The PLL: crystal / M = 1 MHz, times N = 336, / P = 2 gives 168 MHz; / Q = 7 gives 48 MHz, which must not be exceeded. */
 static inline int stm32f4_pll(uint32_t crystal_hz, uint32_t bypass) {
-    set_bits(RCC_CR, CR_HSEON | bypass);
+    set_bits(RCC_CR, bypass); /* only while HSE is off */
+    set_bits(RCC_CR, CR_HSEON);
     if (!wait_until(RCC_CR, CR_HSERDY, CR_HSERDY)) {
         return 0;
     }

@@ -34,7 +34,7 @@ class ClockTree(ABC):
     reset: address -> reset value of every modelled register (others are 0).
     blocks: base address and bytes of what is modelled.
     enables: base address of a peripheral -> (address, bit) of its clock enable.
-    flags: names that `missing` may hold. internal_hz: the oscillator that always runs.
+    flags: names that `missing` may hold. internal_hz: the oscillator that always runs. CR: address of RCC_CR.
     """
 
     reset: ClassVar[dict[int, int]]
@@ -42,6 +42,7 @@ class ClockTree(ABC):
     enables: ClassVar[dict[int, tuple[int, int]]]
     flags: ClassVar[tuple[str, ...]]
     internal_hz: ClassVar[int]
+    CR: ClassVar[int]
 
     def __init__(self, machine: Machine, crystal_hz: int, uart: int, missing: Collection[str] = ()) -> None:
         assert set(missing) <= set(self.flags)
@@ -61,6 +62,7 @@ class ClockTree(ABC):
                 own(value)
             if self.is_clocked(address):
                 before = self.is_fast()
+                self.check_bypass(address, value)
                 self.values[address] = value
                 if self.is_fast() and not before:
                     self.check_flash(self.core_hz())
@@ -73,6 +75,11 @@ class ClockTree(ABC):
             if base <= address < base + 0x30:
                 return bool(field(self.values.get(enable, 0), bit, 1))
         return True
+
+    def check_bypass(self, address: int, value: int) -> None:
+        """HSEBYP (bit 18 of RCC_CR in F1, F4 and H7) may be written only while HSEON (bit 16) is 0."""
+        if address == self.CR and field(value ^ self.values[address], 18, 1):
+            assert not field(value | self.values[address], 16, 1)
 
     def ready(self, name: str, value: int, enable: int, bit: int) -> int:
         """A ready flag that follows its enable bit, or never comes."""

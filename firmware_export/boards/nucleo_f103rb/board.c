@@ -22,7 +22,8 @@
 
 /* 72 MHz; APB1, and with it the UART, at most 36 MHz. */
 static int start_pll(void) {
-    set_bits(RCC_CR, CR_HSEON | CR_HSEBYP);
+    set_bits(RCC_CR, CR_HSEBYP); /* only while HSE is off */
+    set_bits(RCC_CR, CR_HSEON);
     if (!wait_until(RCC_CR, CR_HSERDY, CR_HSERDY)) {
         return 0;
     }

@@ -40,7 +40,7 @@ static int raise_voltage(void) {
 
 /* 8 MHz / M = 2, times N = 200 (VCO 800 MHz), / P = 2. */
 static int start_pll(void) {
-    set_bits(RCC_CR, CR_HSEBYP);
+    set_bits(RCC_CR, CR_HSEBYP); /* only while HSE is off */
     set_bits(RCC_CR, CR_HSEON);
     if (!wait_until(RCC_CR, CR_HSERDY, CR_HSERDY)) {
         return 0;
