@@ -62,6 +62,14 @@ def data(place: int, array: np.ndarray) -> Change:
     return tensor(place, data=array, shape=array.shape, dtype=str(array.dtype))
 
 
+def all_of(*changes: Change) -> Change:
+    def change(graph: Graph) -> None:
+        for one in changes:
+            one(graph)
+
+    return change
+
+
 IMAGE = [
     (tensor(0, dtype="uint8"), r"input 0 'x' is uint8; supported: int8"),
     (tensor(0, shape=(2, 6, 7, 3)), r"shape \(2, 6, 7, 3\); supported: \[1, h, w, c\]"),
@@ -120,7 +128,7 @@ TABLE: dict[str, tuple[str, list[tuple[Change, str]]]] = {
             *ACCUMULATORS,
             (data(1, np.ones((2, 3, 3, 12), np.int8)), r"supported: \[1, kernel h, kernel w, channels x multiplier\]"),
             (tensor(0, shape=(1, 6, 7, 5)), r"for an image of 5 channels"),
-            (data(1, np.ones((1, 1, 1, 65538), np.int8)), "channels x multiplier\\], up to 65535"),
+            (all_of(data(1, np.ones((1, 1, 1, 65538), np.int8)), scales(1, 0.1)), r"channels x multiplier\], up to 65535"),
         ],
     ),
     "fully_connected": (
