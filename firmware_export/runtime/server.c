@@ -143,7 +143,7 @@ static void store_input(nn_server *server, const uint8_t *data, uint32_t size) {
 static int take_chunk(nn_server *server, const uint8_t *payload, uint32_t size) {
     uint32_t offset = nn_load_u32(payload);
     uint32_t bytes = size - 4u;
-    if (offset == 0 && bytes > 0) {
+    if (offset == 0) {
         server->input_filled = 0;
         server->outputs_valid = 0; /* outputs may lie where the input goes */
     }
@@ -162,7 +162,6 @@ static int consume_input(nn_server *server) {
         return 0;
     }
     server->input_filled = 0;
-    server->outputs_valid = 0;
     return 1;
 }
 

@@ -114,6 +114,7 @@ def test_the_real_firmware_over_a_bad_line(firmware: Path, rate: float) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("rate", [0.0, 1e-5, 1e-4, 1e-3])
 def test_five_thousand_images_over_a_bad_line(firmware: Path, rate: float) -> None:
     faulty_images(firmware, rate, 5000)
@@ -136,6 +137,7 @@ def test_fifty_restarts_at_random_points(firmware: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 def test_a_thousand_restarts_at_random_points(firmware: Path) -> None:
     restarted_images(firmware, 1000, seed=4)
 

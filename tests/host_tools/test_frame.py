@@ -146,6 +146,7 @@ def test_random_frames_python_equals_c(codec: Codec) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 def test_many_random_frames_python_equals_c(codec: Codec) -> None:
     random_frames(codec, 1_000_000, seed=2)
 
@@ -324,6 +325,7 @@ def test_a_million_damaged_frames(fuzz_reader: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("seed", range(1, 11))
 def test_ten_million_damaged_frames(fuzz_reader: Path, seed: int) -> None:
     assert run_program(fuzz_reader, "10000000", str(seed))["wrong"] == 0
@@ -337,6 +339,7 @@ def test_hostile_requests(fuzz_server: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("seed", range(1, 6))
 def test_many_hostile_requests(fuzz_server: Path, seed: int) -> None:
     run_program(fuzz_server, "10000000", str(seed))

@@ -243,6 +243,16 @@ def test_outputs_are_gone_when_the_next_input_comes(board: SimulatedBoard) -> No
     assert ask(board, FrameType.READ_OUTPUT, 5, 77, bytes(4)) == error(ErrorCode.NO_OUTPUT, 0, 5, 77)
 
 
+def test_a_self_test_destroys_input_and_outputs(board: SimulatedBoard) -> None:
+    ask(board, FrameType.HELLO, 0, 77)
+    ask(board, FrameType.RUN, 1, 77, bytes(4) + image_of(board))
+    ask(board, FrameType.SELFTEST, 2, 77)
+    assert ask(board, FrameType.READ_OUTPUT, 3, 77, bytes(4)) == error(ErrorCode.NO_OUTPUT, 0, 3, 77)
+    ask(board, FrameType.WRITE_INPUT, 4, 77, bytes(4) + bytes(20))
+    ask(board, FrameType.SELFTEST, 5, 77)
+    assert ask(board, FrameType.RUN, 6, 77, struct.pack("<I", 20) + bytes(44)) == error(ErrorCode.INPUT_ORDER, 0, 6, 77)
+
+
 def test_a_hello_too_long_for_a_frame_is_an_error(board: SimulatedBoard) -> None:
     board.configure(inputs=(60, 4), extra=16)
     assert ask(board, FrameType.HELLO, 0, 77) == error(ErrorCode.TOO_LONG, 512, 0, 77)

@@ -96,6 +96,7 @@ def test_two_hundred_images_over_a_bad_line(firmware: Path, target: str, rate: f
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("target", TARGETS)
 def test_five_thousand_images_over_a_bad_line(firmware: Path, target: str, rate: float) -> None:

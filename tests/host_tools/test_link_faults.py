@@ -57,6 +57,7 @@ def test_every_image_is_answered_once_right_and_in_order(board: SimulatedBoard, 
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_ten_thousand_images_over_a_bad_line(board: SimulatedBoard, kind: str, rate: float) -> None:
@@ -130,6 +131,7 @@ def test_one_fault_at_every_byte_of_an_exchange(board: SimulatedBoard, kind: str
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("kind", ["flip", "drop", "duplicate", "cut", "reset"])
 def test_one_fault_at_every_byte_of_a_long_exchange(board: SimulatedBoard, kind: str) -> None:
     every_position(board, kind, 3072)
@@ -209,6 +211,7 @@ def test_fifty_resets_at_random_bytes(board: SimulatedBoard) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 def test_a_thousand_resets_at_random_bytes(board: SimulatedBoard) -> None:
     resets_at_random(board, 1000, seed=2)
 

@@ -136,6 +136,7 @@ def test_a_megabyte_of_chatter_between_answers_does_no_harm(board: SimulatedBoar
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("kind", CHATTER)
 def test_a_hundred_megabytes_of_chatter(board: SimulatedBoard, kind: str) -> None:
     chatter_between_answers(board, CHATTER[kind](16 * 1024), 100 * MEGABYTE)
