@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+MAX_WINDOW = 32767
+"""Largest stride or dilation: TFLite's kernels hold them in 16 bits with a sign."""
+
 
 def same_padding(
     size: Sequence[int], kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int] = (1, 1)

@@ -11,7 +11,7 @@ from onnx import ModelProto
 
 from firmware_export.activation import UNBOUNDED, Bounds, Clamp, clamp_of
 from firmware_export.check import check
-from firmware_export.geometry import same_padding
+from firmware_export.geometry import MAX_WINDOW, same_padding
 from firmware_export.graph import ABSENT, Array, Graph, GraphError, Quantization, Tensor
 from firmware_export.model_file import damage, read_model_bytes
 
@@ -74,8 +74,8 @@ class OnnxMatch:
     def window(self, key: str, default: int = 1) -> tuple[int, int]:
         """An attribute with one value for each of h and w, e.g. "strides". Raises GraphError for another count."""
         values = tuple(self.attributes.get(key, (default, default)))
-        if len(values) != 2 or min(values) < 1:
-            raise GraphError(f"{key} is {values}; supported: two values of 1 or more (2-D)")
+        if len(values) != 2 or min(values) < 1 or max(values) > MAX_WINDOW:
+            raise GraphError(f"{key} is {values}; supported: two values (2-D) of 1 to {MAX_WINDOW}")
         return int(values[0]), int(values[1])
 
     def padding(self, kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int] = (1, 1)) -> Padding:

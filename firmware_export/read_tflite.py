@@ -18,7 +18,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from firmware_export.activation import FUSED_ACTIVATIONS, Clamp, clamp_of
 from firmware_export.check import check
-from firmware_export.geometry import same_padding
+from firmware_export.geometry import MAX_WINDOW, same_padding
 from firmware_export.graph import ABSENT, DTYPES, Array, Graph, GraphError, Node, Quantization, Tensor
 from firmware_export.model_file import MAX_ELEMENTS, MAX_OPERATORS, MAX_RANK, damage, read_model_bytes, shown
 from firmware_export.operators import Operator, registry
@@ -85,11 +85,12 @@ class TfliteOperator:
         """(top, bottom, left, right) that a schema.Padding means for the first input, int8 [1, h, w, c].
 
         Raises:
-            GraphError: not a rank-4 input, a stride, kernel or dilation below 1, or an unknown padding.
+            GraphError: not a rank-4 input, a stride, kernel or dilation below 1 or too large, or an unknown padding.
         """
         shape = self.input(0).shape
-        if len(shape) != 4 or min(*kernel, *stride, *dilation) < 1:
-            raise GraphError(f"input {shape}, kernel {kernel}, stride {stride}, dilation {dilation}; all must be 1 or more")
+        if len(shape) != 4 or min(*kernel, *stride, *dilation) < 1 or max(*stride, *dilation) > MAX_WINDOW:
+            found = f"input {shape}, kernel {kernel}, stride {stride}, dilation {dilation}"
+            raise GraphError(f"{found}; supported: 4 dimensions, all of it 1 or more, strides and dilations up to {MAX_WINDOW}")
         if padding == schema.Padding.VALID:
             return 0, 0, 0, 0
         if padding == schema.Padding.SAME:

@@ -94,11 +94,13 @@ CHANGES = (
 )
 
 
-def verdicts(files: Sequence[Path], timeout: float) -> dict[str, str]:
-    """Reads every file in a process of its own kind; file name -> "graph", "refused: ...", or what went wrong."""
-    result = subprocess.run(
-        [sys.executable, __file__], input="\n".join(map(str, files)), capture_output=True, text=True, timeout=timeout
-    )
+def verdicts(files: Sequence[Path], timeout: float, exact: bool = False) -> dict[str, str]:
+    """Reads every file in a process of its own kind; file name -> "graph", "refused: ...", or what went wrong.
+
+    exact: what is accepted must also answer as TFLite Micro answers the twin.
+    """
+    command = [sys.executable, __file__, *(["exact"] if exact else [])]
+    result = subprocess.run(command, input="\n".join(map(str, files)), capture_output=True, text=True, timeout=timeout)
     lines = dict(line.split("\t", 1) for line in result.stdout.splitlines() if "\t" in line)
     for path in files:
         lines.setdefault(path.name, f"the process ended with {result.returncode}: {result.stderr[-2000:]}")
@@ -113,8 +115,8 @@ def _alarm(*_: object) -> None:
     raise TooSlow
 
 
-def _read(path: Path) -> str:
-    """Reads and prepares a model as the export does, up to the memory plan and the twin."""
+def _read(path: Path, exact: bool) -> str:
+    """Reads and prepares a model as the export does, up to the memory plan and the twin, or the known answers."""
     from firmware_export.graph import GraphError
     from firmware_export.model_file import read_model
     from firmware_export.passes import simplify
@@ -125,7 +127,11 @@ def _read(path: Path) -> str:
     try:
         graph = simplify(read_model(path))
         plan(graph)
-        write_tflite(graph)
+        twin = write_tflite(graph)
+        if exact:
+            from firmware_export.selftest import known_answers, verify
+
+            verify(graph, known_answers(graph, twin, 2))
         return "graph"
     except GraphError as error:
         return f"refused: {error}"
@@ -155,7 +161,7 @@ def main() -> None:
     signal.signal(signal.SIGALRM, _alarm)
     for path in _paths():
         started = time.monotonic()
-        verdict = _read(path)
+        verdict = _read(path, "exact" in sys.argv)
         if time.monotonic() - started > TIME_LIMIT_S:
             verdict = "too slow"
         print(f"{path.name}\t{verdict}", flush=True)

@@ -42,8 +42,8 @@ WAYS: dict[str, tuple[str, Callable[[bytes, int], bytes]]] = {
 }
 
 
-def run(way: str, count: int, first: int, folder: Path) -> Counter[str]:
-    """Writes `count` mutated files and reads each; raises for the first that ends in another way than it may."""
+def run(way: str, count: int, first: int, folder: Path, exact: bool = False) -> Counter[str]:
+    """Writes `count` mutated files and reads each; fails if one ends in another way than it may."""
     kind, mutate = WAYS[way]
     originals = seeds(kind)
     files = []
@@ -55,7 +55,7 @@ def run(way: str, count: int, first: int, folder: Path) -> Counter[str]:
             continue
         files.append(path)
     assert len(files) > 0.9 * count
-    found = verdicts(files, timeout=5 + 0.2 * count)
+    found = verdicts(files, 5 + 0.2 * count, exact)
     wrong = {name: verdict for name, verdict in found.items() if not verdict.startswith(("graph", "refused: "))}
     assert not wrong, dict(list(wrong.items())[:5])
     unprintable = [verdict for verdict in found.values() if not verdict.isprintable()]
@@ -74,6 +74,20 @@ def test_mutated_files(way: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("way", WAYS)
 def test_many_mutated_files(way: str, tmp_path: Path) -> None:
     run(way, MANY, 1_000_000, tmp_path)
+
+
+@pytest.mark.parametrize("way", ["onnx fields", "tflite fields"])
+def test_what_is_accepted_answers_as_tflite_micro_does(way: str, tmp_path: Path) -> None:
+    """A changed stride, shape or scale that still makes a model makes one that is computed exactly."""
+    outcomes = run(way, FEW // 2, 5_000, tmp_path, exact=True)
+    assert outcomes["graph"] >= 3
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("way", ["onnx fields", "tflite fields"])
+def test_much_of_what_is_accepted_answers_as_tflite_micro_does(way: str, tmp_path: Path) -> None:
+    run(way, MANY, 2_000_000, tmp_path, exact=True)
 
 
 def test_the_watch_sees_what_goes_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

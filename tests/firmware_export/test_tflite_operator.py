@@ -54,5 +54,6 @@ def test_paddings() -> None:
     assert context().padding(schema.Padding.SAME, (3, 3), (2, 2)) == (1, 1, 0, 1)
     with pytest.raises(GraphError, match="padding 2; supported"):
         context().padding(2, (3, 3), (2, 2))
-    with pytest.raises(GraphError, match="all must be 1 or more"):
-        context().padding(schema.Padding.SAME, (3, 3), (0, 1))
+    for stride, dilation in (((0, 1), (1, 1)), ((1, 32768), (1, 1)), ((1, 1), (65535, 1)), ((1, 1), (1, -2))):
+        with pytest.raises(GraphError, match="supported: 4 dimensions, all of it 1 or more, strides and dilations up to 32767"):
+            context().padding(schema.Padding.SAME, (3, 3), stride, dilation)
