@@ -48,9 +48,10 @@ EXAMPLES = """examples:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong with the options."""
+    """Raises a UsageError, one line, instead of printing the usage and leaving."""
 
     def error(self, message: str) -> NoReturn:
+        """Says what is wrong with the options."""
         raise UsageError(f"{message}; see {self.prog} --help")
 
 

@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import train
 from firmware_export.board import load_board
 from host_tools.board import open_target
 from host_tools.compare import Agreement, Int8, MismatchError, agreement, all_pairs, pairs_table
@@ -20,13 +19,12 @@ from host_tools.link import Link
 from host_tools.model import INT8_ONNX, Model, load_model, simulated
 from host_tools.oracles import Advance, litert_reference_outputs, onnxruntime_outputs, tflite_micro_outputs
 from host_tools.progress import progress
-from host_tools.run import Order, firmware_files, load_images, stage_files
+from host_tools.run import Order, code_hash, firmware_files, load_images, stage_files
 from host_tools.stream import stream
 from recipes.artifacts import (
     PipelineError,
     Stage,
     package_versions,
-    source_hash,
     write_json_atomic,
     write_text_atomic,
 )
@@ -96,9 +94,8 @@ def exact(request: ExactOrder) -> None:
 def _config(request: ExactOrder) -> dict[str, Any]:
     order = request.order
     sections = order.recipe.model_dump(mode="json", include={"name", "seed", "data"})
-    code = source_hash(Path(__file__).parent, Path(train.__file__).parent)
     targets = {run.target: run.board.name for run in request.runs}
-    return {**sections, "targets": targets, "images": order.images, "source": code}
+    return {**sections, "targets": targets, "images": order.images, "source": code_hash()}
 
 
 def _inputs(request: ExactOrder) -> list[Path]:

@@ -6,8 +6,9 @@ agree with the exact ones within a tolerance only. Only the operators that the s
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +17,6 @@ from onnx import numpy_helper
 
 from firmware_export.graph import GraphError, Tensor
 from host_tools.oracles import Int8, real_nchw, stored
-
-if TYPE_CHECKING:
-    from torch import Tensor as TorchTensor
 
 BATCH = 256
 
@@ -32,8 +30,7 @@ def fake_quant_outputs(model: bytes, images: Int8, output: Tensor) -> Int8:
     Raises:
         GraphError: an operator that the stage `compress` does not write.
     """
-    import torch
-
+    torch = _torch()
     graph = onnx.load_model_from_string(model).graph
     constants = {i.name: torch.from_numpy(np.array(numpy_helper.to_array(i))) for i in graph.initializer}
     logits: list[npt.NDArray[np.float32]] = []
@@ -46,19 +43,22 @@ def fake_quant_outputs(model: bytes, images: Int8, output: Tensor) -> Int8:
     return stored(np.concatenate(logits), output)
 
 
-def _apply(node: Any, inputs: list[TorchTensor | None]) -> TorchTensor:
+def _torch() -> Any:
+    """torch, loaded only when it is needed: the host tools start without it."""
+    return importlib.import_module("torch")
+
+
+def _apply(node: Any, inputs: list[Any]) -> Any:
+    """One ONNX node on torch tensors (None for an input that is left out)."""
     if node.op_type not in _OPERATORS:
         raise GraphError(f"torch fake-quant: operator {node.op_type}; known: {', '.join(sorted(_OPERATORS))}")
     attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    result: TorchTensor = _OPERATORS[node.op_type](attributes, *inputs)
-    return result
+    return _OPERATORS[node.op_type](attributes, *inputs)
 
 
 def _quantize(attributes: dict[str, Any], x: Any, scale: Any, zero: Any) -> Any:
     """Onto the int8 grid; stays float, as fake quantization does."""
-    import torch
-
-    return torch.fake_quantize_per_tensor_affine(x, float(scale), int(zero), -128, 127)
+    return _torch().fake_quantize_per_tensor_affine(x, float(scale), int(zero), -128, 127)
 
 
 def _dequantize(attributes: dict[str, Any], x: Any, scale: Any, zero: Any = None) -> Any:
@@ -73,8 +73,7 @@ def _dequantize(attributes: dict[str, Any], x: Any, scale: Any, zero: Any = None
 
 
 def _convolution(attributes: dict[str, Any], x: Any, weights: Any, bias: Any = None) -> Any:
-    from torch.nn import functional
-
+    functional = _torch().nn.functional
     top, left, bottom, right = attributes.get("pads", [0, 0, 0, 0])
     padded = functional.pad(x, (left, right, top, bottom))
     stride, dilation = attributes.get("strides", [1, 1]), attributes.get("dilations", [1, 1])
@@ -82,8 +81,7 @@ def _convolution(attributes: dict[str, Any], x: Any, weights: Any, bias: Any = N
 
 
 def _max_pool(attributes: dict[str, Any], x: Any) -> Any:
-    from torch.nn import functional
-
+    functional = _torch().nn.functional
     top, left, bottom, right = attributes.get("pads", [0, 0, 0, 0])
     padded = functional.pad(x, (left, right, top, bottom), value=-float("inf"))
     return functional.max_pool2d(padded, attributes["kernel_shape"], attributes.get("strides", [1, 1]))

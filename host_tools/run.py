@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-import train
+import train.data
 from firmware_export.board import Board
 from firmware_export.simulate import simulate_trace
 from host_tools.board import open_target, parse_serial
@@ -115,11 +115,15 @@ def run(order: Order) -> Results | None:
 def _config(order: Order, name: str) -> dict[str, Any]:
     """Everything that decides the answers. A serial port is counted up: what hangs on it may have changed."""
     sections = order.recipe.model_dump(mode="json", include={"name", "seed", "data"})
-    code = source_hash(Path(__file__).parent, Path(train.__file__).parent)
-    config = {**sections, "board": order.board.name, "target": order.target, "images": order.images, "source": code}
+    config = {**sections, "board": order.board.name, "target": order.target, "images": order.images, "source": code_hash()}
     if order.target.startswith("serial:"):
         config["count"] = _finished_runs(order.root / name) + 1
     return config
+
+
+def code_hash() -> str:
+    """SHA-256 over the sources of this program and of the data sets: other code runs a stage again."""
+    return source_hash(Path(__file__).parent, Path(train.data.__file__).parent)
 
 
 def _finished_runs(folder: Path) -> int:
