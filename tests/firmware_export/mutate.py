@@ -17,6 +17,7 @@ from pathlib import Path
 
 MEMORY_LIMIT = 1 << 30
 TIME_LIMIT_S = 5
+"""Of CPU time, so that a busy machine does not make a file look slow."""
 INTERESTING = (0, 1, -1, 2, 4, 127, 128, 255, 256, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, -0x80000000, -0x7FFFFFFF, 100_000)
 
 
@@ -123,7 +124,7 @@ def _read(path: Path, exact: bool) -> str:
     from firmware_export.plan import plan
     from firmware_export.write_tflite import write_tflite
 
-    signal.setitimer(signal.ITIMER_REAL, TIME_LIMIT_S)
+    signal.setitimer(signal.ITIMER_PROF, TIME_LIMIT_S)
     try:
         graph = simplify(read_model(path))
         plan(graph)
@@ -143,7 +144,7 @@ def _read(path: Path, exact: bool) -> str:
         place = traceback.extract_tb(error.__traceback__)[-1]
         return f"{type(error).__name__}: {error} ({Path(place.filename).name}:{place.lineno})".encode("unicode_escape").decode()
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def _paths() -> Iterator[Path]:
@@ -158,11 +159,11 @@ def main() -> None:
     for module in ("onnx_graph", "read_tflite", "passes", "plan", "write_tflite"):
         importlib.import_module(f"firmware_export.{module}")
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
-    signal.signal(signal.SIGALRM, _alarm)
+    signal.signal(signal.SIGPROF, _alarm)
     for path in _paths():
-        started = time.monotonic()
+        started = time.process_time()
         verdict = _read(path, "exact" in sys.argv)
-        if time.monotonic() - started > TIME_LIMIT_S:
+        if time.process_time() - started > TIME_LIMIT_S:
             verdict = "too slow"
         print(f"{path.name}\t{verdict}", flush=True)
 
