@@ -26,6 +26,7 @@ from firmware_export.onnx_quantization import (
     matches_declared,
     narrowed,
     quantization_of,
+    quantized_constant,
     refuse_activation_type,
 )
 from firmware_export.onnx_tensors import array_of, attributes_of, dtype_of
@@ -125,6 +126,8 @@ class OnnxReader:
         output = node.output[0]
         if node.op_type == "Constant":
             self._constants[output] = constant_value(node, self._folder)
+        elif node.op_type == "QuantizeLinear" and node.input and node.input[0] in self._constants:
+            self._constants[output] = quantized_constant(node, self._constants)
         elif node.op_type == "QuantizeLinear":
             self._stored[output] = self._quantize(node)
         elif node.op_type == "DequantizeLinear":
@@ -164,8 +167,6 @@ class OnnxReader:
         name = node.input[0] if node.input else ""
         quantization, dtype = quantization_of(node, 0, self._constants)
         refuse_activation_type(dtype, quantization, name)
-        if name in self._constants:
-            raise GraphError(f"quantizes the constant '{shown(name)}' at run time; supported: constants stored as integers")
         if name in self._file_inputs:
             index = self._quantized_input(name, quantization)
         else:

@@ -53,6 +53,28 @@ def quantization_of(node: NodeProto, rank: int, constants: Constants) -> tuple[Q
     return Quantization(scales, zeros, axis), dtype
 
 
+def quantized_constant(node: NodeProto, constants: Constants) -> Array:
+    """What a QuantizeLinear makes of float weights: round half to even, saturated, as the ONNX standard says."""
+    values = constants[node.input[0]]
+    quantization, dtype = quantization_of(node, values.ndim, constants)
+    if values.dtype != np.float32 or dtype not in ("int8", "uint8", "int32"):
+        raise GraphError(
+            f"quantizes the {values.dtype} constant '{shown(node.input[0])}' to {dtype}; supported: float32 to int8"
+        )
+    axis = quantization.axis
+    if axis is not None and not (0 <= axis < values.ndim and values.shape[axis] == quantization.scale.size):
+        raise GraphError(f"{quantization.scale.size} scales along axis {axis} of '{shown(node.input[0])}' {values.shape}")
+    shape = [-1 if place == axis else 1 for place in range(values.ndim)]
+    with np.errstate(over="ignore", invalid="ignore"):
+        steps = np.rint(values / quantization.scale.reshape(shape if axis is not None else ())).astype(np.float64)
+    stored = steps + quantization.zero_point.reshape(shape if axis is not None else ())
+    if np.any(np.isnan(stored)):
+        raise GraphError(f"the constant '{shown(node.input[0])}' holds NaN; train or export the model again")
+    limits = np.iinfo(dtype)
+    found: Array = np.clip(stored, limits.min, limits.max).astype(dtype)
+    return found
+
+
 def refuse_activation_type(dtype: str, quantization: Quantization, name: str) -> None:
     """Raises GraphError unless an activation is int8 with one scale."""
     if dtype != "int8":

@@ -233,6 +233,29 @@ def test_damage_is_named(name: str) -> None:
     assert words in refused(model.SerializeToString())
 
 
+@pytest.mark.parametrize(
+    ("value", "scales", "axis", "zero_point", "words"),
+    [
+        (float("nan"), (0.1,), None, np.int8, "holds NaN"),
+        (1.0, (0.1, 0.1), 0, np.int8, "2 scales along axis 0"),
+        (1.0, (0.1, 0.1, 0.1), 7, np.int8, "3 scales along axis 7"),
+        (1.0, (0.1,), None, np.int16, "float32 constant 'floats' to int16; supported: float32 to int8"),
+        (float("inf"), (1e-30,), None, np.int8, "which no supported operator"),
+    ],
+)
+def test_float_constants_that_cannot_be_quantized(
+    value: float, scales: tuple[float, ...], axis: int | None, zero_point: type, words: str
+) -> None:
+    net = Qdq((1, 2, 4, 4))
+    net.initializers.append(numpy_helper.from_array(np.full((3, 2, 1, 1), value, np.float32), "floats"))
+    shape = () if axis is None else (len(scales),)
+    scale, zeros = net.constant(np.float32(scales).reshape(shape)), net.constant(np.zeros(shape, zero_point))
+    attributes = {} if axis is None else {"axis": axis}
+    net.node("QuantizeLinear", ["floats", scale, zeros], **attributes)
+    net.quantized("nowhere", 0.1, 0, (1, 2))
+    assert words in refused(net.model(net.conv(net.input(), 3)).SerializeToString())
+
+
 def test_the_unchanged_model_is_sound() -> None:
     assert len(read_onnx_bytes(sound().SerializeToString()).nodes) == 4
 

@@ -200,6 +200,24 @@ def test_auto_pad(mode: str) -> None:
     assert_agrees(model, read(model))
 
 
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_float_weights_behind_a_quantizer_are_quantized_here(per_channel: bool) -> None:
+    """As torch exports them: a float initializer, QuantizeLinear, DequantizeLinear."""
+    net = Qdq((1, 3, 6, 6), seed=3)
+    model = net.model(net.conv(net.input(), 4, per_channel=per_channel))
+    plain = read(model)
+    dequantize = next(n for n in model.graph.node if n.op_type == "DequantizeLinear" and n.input[0].startswith("w_"))
+    scale = next(numpy_helper.to_array(i) for i in model.graph.initializer if i.name == dequantize.input[1])
+    weights = next(i for i in model.graph.initializer if i.name == dequantize.input[0])
+    real_weights = numpy_helper.to_array(weights) * (scale.reshape(-1, 1, 1, 1) if per_channel else scale)
+    weights.CopyFrom(numpy_helper.from_array(real_weights.astype(np.float32), "float_weights"))
+    quantize = helper.make_node("QuantizeLinear", ["float_weights", *dequantize.input[1:]], [dequantize.input[0]])
+    quantize.attribute.extend([helper.make_attribute("axis", 0)] if per_channel else [])
+    model.graph.node.insert(0, quantize)
+    assert_agrees(model, read(model))
+    assert read(model).hash() == plain.hash()
+
+
 # Clamps
 
 
