@@ -66,7 +66,9 @@ def quantized_constant(node: NodeProto, constants: Constants) -> Array:
         raise GraphError(f"{quantization.scale.size} scales along axis {axis} of '{shown(node.input[0])}' {values.shape}")
     shape = [-1 if place == axis else 1 for place in range(values.ndim)]
     with np.errstate(over="ignore", invalid="ignore"):
-        steps = np.rint(values / quantization.scale.reshape(shape if axis is not None else ())).astype(np.float64)
+        steps = np.rint(values.astype(np.float32) / quantization.scale.reshape(shape if axis is not None else ())).astype(
+            np.float64
+        )
     stored = steps + quantization.zero_point.reshape(shape if axis is not None else ())
     if np.any(np.isnan(stored)):
         raise GraphError(f"the constant '{shown(node.input[0])}' holds NaN; train or export the model again")
