@@ -16,6 +16,7 @@ from torch import nn
 from firmware_export.graph import GraphError
 from train.data import Split, Uint8, to_float_nchw
 from train.evaluate import predict
+from train.progress import progress
 
 Logits = npt.NDArray[np.float32]
 
@@ -48,8 +49,12 @@ def run_onnx(content: bytes, images: Uint8) -> Logits:
     except Exception as error:  # onnxruntime raises types of its own binary module
         raise GraphError(f"onnxruntime refuses the file: {str(error).splitlines()[0]}") from None
     name = session.get_inputs()[0].name
-    batch = to_float_nchw(images)
-    return np.concatenate([session.run(None, {name: image[None]})[0] for image in batch]).astype(np.float32)
+    logits = []
+    with progress("onnxruntime", len(images), "images") as advance:
+        for image in to_float_nchw(images):
+            logits.append(session.run(None, {name: image[None]})[0])
+            advance(1)
+    return np.concatenate(logits).astype(np.float32)
 
 
 def onnx_accuracy(content: bytes, split: Split) -> float:
