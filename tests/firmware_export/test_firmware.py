@@ -74,6 +74,55 @@ def test_kernels_have_only_instructions_of_the_core(kind: str) -> None:
         assert not {m for m in found if DSP.fullmatch(m) or FLOAT.fullmatch(m)}
 
 
+@pytest.mark.parametrize("kind", COMPILERS)
+def test_network_image_is_reproducible(tmp_path: Path, kind: str) -> None:
+    """Export and image made again, in another folder: equal bytes."""
+    if ("nucleo_g071rb", kind) not in BUILDS:
+        pytest.skip("built with the other compiler only")
+    again = tmp_path / "export"
+    export_model(exported("dscnn")[1].parent / "model.onnx", again, FirmwareExportSection())
+    for file in sorted(exported("dscnn")[1].iterdir()):
+        assert (again / file.name).read_bytes() == file.read_bytes(), file.name
+    first = built("dscnn", "nucleo_g071rb", kind)
+    second = build_image(load_board("nucleo_g071rb"), again, tmp_path / "work", compiler(kind))
+    for name in ("firmware.elf", "firmware.bin", "firmware.hex", "firmware.map", "image.json"):
+        assert (second.image.parent / name).read_bytes() == (first.image.parent / name).read_bytes(), name
+
+
+def test_board_that_resets_between_images_is_seen_and_goes_on() -> None:
+    graph, _ = exported("dscnn")
+    report = built("dscnn", "nucleo_f446re", COMPILER)
+    transport = UnicornTransport(load_board("nucleo_f446re"), report.image)
+    shape = graph.tensors[graph.inputs[0]].shape
+    images = np.random.default_rng(4).integers(-128, 128, (6, *shape), np.int8)
+    with Link(transport, expected_model(graph)) as link:
+        for number, image in enumerate(images):
+            if number in (2, 4):
+                transport.reset()
+            assert link.run(image.tobytes()).outputs == simulate(graph, image)[0].tobytes()
+        assert link.statistics.resets == 2
+
+
+@pytest.mark.parametrize(("board", "kind"), dict.fromkeys(BUILDS))
+def test_board_answers_its_known_answers(board: str, kind: str) -> None:
+    """The self-test in flash, whose expected bytes TFLite Micro computed."""
+    graph, _ = exported("dscnn")
+    with Link(UnicornTransport(load_board(board), built("dscnn", board, kind).image), expected_model(graph)) as link:
+        assert link.selftest()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("optimize", ["s", "3"])
+@pytest.mark.parametrize("kind", COMPILERS)
+@pytest.mark.parametrize("board", BOARDS)
+def test_every_board_compiler_and_level(tmp_path: Path, board: str, kind: str, optimize: str) -> None:
+    graph, export = exported("resnet")
+    report = build_image(load_board(board), export, tmp_path, compiler(kind), optimize)
+    image = np.random.default_rng(5).integers(-128, 128, graph.tensors[graph.inputs[0]].shape, np.int8)
+    with Link(UnicornTransport(load_board(board), report.image), expected_model(graph)) as link:
+        assert link.run(image.tobytes()).outputs == simulate(graph, image)[0].tobytes()
+
+
 def test_activations_and_weights_are_among_the_largest() -> None:
     regions = {region.name: dict(region.largest) for region in built("resnet", "nucleo_h743zi", COMPILER).regions}
     info = exported("resnet")[1] / "network_c_info.json"
