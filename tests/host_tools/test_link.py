@@ -253,6 +253,13 @@ def test_a_self_test_destroys_input_and_outputs(board: SimulatedBoard) -> None:
     assert ask(board, FrameType.RUN, 6, 77, struct.pack("<I", 20) + bytes(44)) == error(ErrorCode.INPUT_ORDER, 0, 6, 77)
 
 
+def test_a_new_session_has_no_outputs(board: SimulatedBoard) -> None:
+    ask(board, FrameType.HELLO, 0, 77)
+    ask(board, FrameType.RUN, 1, 77, bytes(4) + image_of(board))
+    ask(board, FrameType.HELLO, 0, 78)
+    assert ask(board, FrameType.READ_OUTPUT, 1, 78, bytes(4)) == error(ErrorCode.NO_OUTPUT, 0, 1, 78)
+
+
 def test_a_hello_too_long_for_a_frame_is_an_error(board: SimulatedBoard) -> None:
     board.configure(inputs=(60, 4), extra=16)
     assert ask(board, FrameType.HELLO, 0, 77) == error(ErrorCode.TOO_LONG, 512, 0, 77)
