@@ -24,14 +24,20 @@ FIGURES = {
 }
 
 
-def build_recipe(folder: Path) -> Path:
-    """Writes tiny.yaml and build/tiny/{compress,export,firmware/host} below `folder`; returns the recipe's file."""
+def build_recipe(folder: Path, model: bytes | None = None, boards: tuple[str, ...] = ("host",)) -> Path:
+    """Writes tiny.yaml and build/tiny/{compress,export,firmware/<board>...} below `folder`; returns the recipe's file.
+
+    Args:
+        model: an int8 QDQ file for the digits; default: a small classifier that gets about nine of ten right.
+    """
     recipe = folder / f"{NAME}.yaml"
     recipe.write_text(f"name: {NAME}\nseed: 1\ndata: {{name: digits}}\n")
     with Stage(folder / "build" / NAME, "compress", {}) as stage:
-        write_bytes_atomic(stage.work / "model_int8.onnx", digits_file(load_dataset(DataSection(), 1)))
+        content = model or digits_file(load_dataset(DataSection(), 1))
+        write_bytes_atomic(stage.work / "model_int8.onnx", content)
         stage.finish(FIGURES, "compress: made for a test")
-    assert firmware_export_main([str(recipe), "--build", str(folder / "build"), "--board", "host"]) == 0
+    for board in boards:
+        assert firmware_export_main([str(recipe), "--build", str(folder / "build"), "--board", board]) == 0
     return recipe
 
 

@@ -84,3 +84,32 @@ def digits_file(dataset: Dataset, channels: int = 4) -> bytes:
     flattened = file.add("Flatten", [z], "f")
     file.round_trip(flattened, float(logits / 250), 0, "logits")
     return file.content([1, 1, 8, 8], 10)
+
+
+def mixed_file(rng: np.random.Generator, channels: int = 1, size: int = 8, classes: int = 3) -> bytes:
+    """Every operator the stage `compress` writes, with random weights: padded, strided and depthwise convolutions, an
+    addition, both pools, both clamps, a linear layer. float [1, channels, size, size] -> logits [1, classes]."""
+    file = QdqFile()
+    x = file.round_trip("input", float(INPUT_SCALE), -128, "x")
+
+    def conv(source: str, name: str, shape: tuple[int, ...], input_scale: float, **attributes: object) -> str:
+        scales = rng.uniform(0.002, 0.01, shape[0]).astype(np.float32)
+        kernel = file.weights(f"{name}_w", rng.integers(-127, 128, shape).astype(np.int8), scales)
+        bias_scales = np.float32(input_scale) * scales
+        bias = file.weights(f"{name}_b", rng.integers(-3000, 3000, shape[0]).astype(np.int32), bias_scales)
+        return file.add("Conv", [source, kernel, bias], name, **attributes)
+
+    stem = conv(x, "stem", (4, channels, 3, 3), float(INPUT_SCALE), pads=[0, 0, 1, 1], strides=[2, 2])
+    a = file.round_trip(file.add("Relu", [stem], "stem_r"), 0.01, -128, "a")
+    bounds = [file.constant("low", np.float32(0)), file.constant("high", np.float32(6))]
+    depthwise = conv(a, "dw", (4, 1, 3, 3), 0.01, pads=[1, 1, 1, 1], group=4)
+    b = file.round_trip(file.add("Clip", [depthwise, *bounds], "dw_r"), 6 / 255, -128, "b")
+    total = file.round_trip(file.add("Add", [a, b], "sum"), 0.02, -100, "t")
+    pooled = file.round_trip(file.add("MaxPool", [total], "m", kernel_shape=[2, 2], strides=[2, 2]), 0.02, -100, "p")
+    mean = file.round_trip(file.add("GlobalAveragePool", [pooled], "g"), 0.01, -90, "mean")
+    flat = file.add("Flatten", [mean], "flat")
+    scales = rng.uniform(0.002, 0.01, classes).astype(np.float32)
+    kernel = file.weights("fc_w", rng.integers(-127, 128, (classes, 4)).astype(np.int8), scales)
+    bias = file.weights("fc_b", rng.integers(-2000, 2000, classes).astype(np.int32), np.float32(0.01) * scales)
+    file.round_trip(file.add("Gemm", [flat, kernel, bias], "y", transB=1), 0.02, 5, "logits")
+    return file.content([1, channels, size, size], classes)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from built_recipe import copy_recipe
+from built_recipe import build_recipe, copy_recipe
 from graph_board import GraphBoard
+from qdq_file import mixed_file
 
 import host_tools.exact
 from firmware_export.board import load_board
@@ -20,7 +21,7 @@ from host_tools.compare import Agreement, MismatchError
 from host_tools.exact import ExactOrder, exact, plan_targets, tolerance_table
 from host_tools.link import Link
 from host_tools.model import load_model
-from host_tools.run import Order
+from host_tools.run import Order, load_images
 from recipes.artifacts import ArtifactError
 from recipes.recipe import load_recipe
 
@@ -131,6 +132,32 @@ def test_the_command_line(recipe: Path, capsys: pytest.CaptureFixture[str]) -> N
     arguments = ["exact", str(recipe), "--build", str(recipe.parent / "build"), "--images", "3", "--targets", "none"]
     assert main(arguments) == 0
     assert "over 3 images between simulator, compiled C, tflite-micro, LiteRT ref," in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_network_of_every_operator_is_exact_everywhere(tmp_path: Path, seed: int) -> None:
+    """Depthwise, clamps, addition, pools and a linear layer with random weights, down to the emulated Cortex-M4."""
+    content = mixed_file(np.random.default_rng(seed), classes=10)
+    recipe = build_recipe(tmp_path, content, ("host", "netduinoplus2"))
+    exact(plan_targets(order(recipe, 60), ["host", "unicorn"]))
+    pairs = report(recipe)["exact"]
+    assert isinstance(pairs, list) and len(pairs) == 15
+    assert all(p["bytes_compared"] == 600 and p["bytes_different"] == 0 for p in pairs)
+    model = load_model(tmp_path / "build" / "tiny", load_recipe(recipe))
+    operators = {node.op for node in model.graph.nodes}
+    assert operators >= {"conv2d", "depthwise_conv2d", "add", "max_pool2d", "mean", "fully_connected"}
+    _, images, _, _ = load_images(load_recipe(recipe), 60)
+    assert len(np.unique(model.compiled(images))) > 20  # the answers are not all alike
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(20))
+def test_many_random_networks_are_exact(tmp_path: Path, seed: int) -> None:
+    rng = np.random.default_rng(1000 + seed)
+    recipe = build_recipe(tmp_path, mixed_file(rng, classes=int(rng.integers(10, 14))), ("host", "netduinoplus2"))
+    exact(plan_targets(order(recipe, None), None))
+    pairs = report(recipe)["exact"]
+    assert isinstance(pairs, list) and all(p["bytes_different"] == 0 and p["images"] == 360 for p in pairs)
 
 
 def test_the_tolerance_table_says_what_it_is() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from qdq_file import QdqFile
+from qdq_file import QdqFile, mixed_file
 
 from firmware_export.graph import GraphError, Quantization, Tensor
 from host_tools.fake_quant import fake_quant_outputs
@@ -110,36 +110,9 @@ def test_values_beyond_the_grid_saturate() -> None:
     assert answer(content, PIXELS, 0.001, 100, 4) == [100, 127, 127, 127]
 
 
-def convolution_file(rng: np.random.Generator) -> bytes:
-    """Every operator the stage `compress` writes: padded, strided and grouped convolutions, add, pools, clamps."""
-    file = QdqFile()
-    x = file.round_trip("input", float(SCALE), -128, "x")
-
-    def conv(source: str, name: str, shape: tuple[int, ...], **attributes: object) -> str:
-        scales = rng.uniform(0.002, 0.01, shape[0])
-        kernel = file.weights(f"{name}_w", rng.integers(-127, 128, shape).astype(np.int8), scales)
-        bias = file.weights(f"{name}_b", rng.integers(-2000, 2000, shape[0]).astype(np.int32), scales * 0.01)
-        return file.add("Conv", [source, kernel, bias], name, **attributes)
-
-    stem = file.add("Relu", [conv(x, "stem", (4, 2, 3, 3), pads=[0, 0, 1, 1], strides=[2, 2])], "stem_r")
-    a = file.round_trip(stem, 0.01, -128, "a")
-    low, high = file.constant("low", np.float32(0)), file.constant("high", np.float32(6))
-    grouped = file.add("Clip", [conv(a, "dw", (4, 1, 3, 3), pads=[1, 1, 1, 1], group=4), low, high], "dw_r")
-    b = file.round_trip(grouped, 6 / 255, -128, "b")
-    total = file.round_trip(file.add("Add", [a, b], "sum"), 0.05, -100, "t")
-    pooled = file.round_trip(file.add("MaxPool", [total], "m", kernel_shape=[2, 2], strides=[2, 2]), 0.05, -100, "p")
-    mean = file.round_trip(file.add("GlobalAveragePool", [pooled], "g"), 0.02, -90, "mean")
-    flat = file.add("Flatten", [mean], "flat")
-    scales = rng.uniform(0.002, 0.01, 3)
-    kernel = file.weights("fc_w", rng.integers(-127, 128, (3, 4)).astype(np.int8), scales)
-    bias = file.weights("fc_b", rng.integers(-2000, 2000, 3).astype(np.int32), scales * 0.02)
-    file.round_trip(file.add("Gemm", [flat, kernel, bias], "y", transB=1), 0.03, 5, "logits")
-    return file.content([1, 2, 8, 8], 3)
-
-
 def test_all_operators_stay_near_onnxruntime() -> None:
     rng = np.random.default_rng(11)
-    content = convolution_file(rng)
+    content = mixed_file(rng, channels=2)
     images = rng.integers(-128, 128, (40, 8, 8, 2)).astype(np.int8)
     output = logits(0.03, 5, 3)
     ours = fake_quant_outputs(content, images, output)
