@@ -97,12 +97,17 @@ def bounds_of(node: NodeProto, constants: Constants) -> Bounds:
 
 def _bound(node: NodeProto, place: int, attribute: Any, constants: Constants) -> float | None:
     """A bound of Clip: an input, or an attribute in files before opset 11."""
-    if len(node.input) <= place or not node.input[place]:
-        return attribute if isinstance(attribute, float) else None
-    value = constant_input(node, place, "bound", constants)
-    if value.size != 1:
-        raise GraphError(f"a bound of Clip has {value.size} values; expected 1")
-    return float(value.reshape(-1)[0])
+    found: Any = attribute
+    if len(node.input) > place and node.input[place]:
+        value = constant_input(node, place, "bound", constants)
+        if value.size != 1:
+            raise GraphError(f"a bound of Clip has {value.size} values; expected 1")
+        found = float(value.reshape(-1)[0])
+    if found is None:
+        return None
+    if not isinstance(found, float) or math.isnan(found):
+        raise GraphError(f"a bound of Clip is {found}; expected a number")
+    return found
 
 
 def narrowed(one: Bounds, other: Bounds) -> Bounds:
