@@ -118,6 +118,18 @@ def test_a_board_is_built_run_and_checked(
     assert "M MAC/s on one core of this computer (to reach: 50)" in text and "bench.json" in text
 
 
+def test_both_compilers_give_exact_firmware(loaded: tuple[Recipe, Model]) -> None:
+    """zig comes from PyPI; where gcc is not installed it is all there is."""
+    found = board_row(*loaded, load_board("nucleo_g071rb"), "zig")
+    assert found.toolchain.startswith("zig ") and found.core == "cortex-m0plus"
+    assert found.exact is True and found.instructions is not None
+
+
+def test_an_unknown_compiler_is_refused(loaded: tuple[Recipe, Model]) -> None:
+    with pytest.raises(UsageError, match="unknown toolchain"):
+        board_row(*loaded, load_board("nucleo_g071rb"), "clangg")
+
+
 def smaller(board: Board, kind: str, size: int) -> Board:
     memory = tuple(
         Memory(name=m.name, kind=m.kind, origin=m.origin, size=size if m.kind == kind else m.size) for m in board.memory

@@ -6,6 +6,9 @@ import zlib
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 
 from firmware_export.graph import Graph, Node, Tensor
 from host_tools.compare import Element, MismatchError
@@ -99,3 +102,26 @@ def test_the_table_says_which_layer_differs() -> None:
     crc = f"{zlib.crc32(TRACE[0][0].tobytes()):08x}"
     assert lines[1].split() == ["0", "conv2d", crc, crc, "same"]
     assert lines[2].split()[-1] == "DIFFERS"
+
+
+shapes = array_shapes(min_dims=1, max_dims=4, min_side=1, max_side=4)
+layer_outputs = st.lists(arrays(st.sampled_from([np.int8, np.int16, np.int32]), shapes), min_size=1, max_size=2)
+
+
+@settings(deadline=None)
+@given(st.lists(layer_outputs, min_size=1, max_size=6), st.data())
+def test_any_wrong_element_of_any_layer_is_found(trace: list[list[np.ndarray]], data: st.DataObject) -> None:
+    layer = data.draw(st.integers(0, len(trace) - 1))
+    output = data.draw(st.integers(0, len(trace[layer]) - 1))
+    place = data.draw(st.integers(0, trace[layer][output].size - 1))
+    wrong = [[t.copy() for t in outputs] for outputs in trace]
+    wrong[layer][output].reshape(-1)[place] ^= 1
+    nodes = [Node("add", (0,), (0,)) for _ in trace]
+    device = Device(wrong)
+    verdicts = layer_verdicts(device, Graph([], nodes, (), ()), trace, IMAGE)
+    assert [v.index for v in verdicts if not v.identical] == [layer]
+    found = find_difference(device, verdicts, trace, IMAGE)
+    assert found is not None and (found.layer, found.output, found.elements_different) == (layer, output, 1)
+    index = tuple(int(i) for i in np.unravel_index(place, trace[layer][output].shape))
+    expected = int(trace[layer][output][index])
+    assert found.element == Element(index, expected, expected ^ 1)

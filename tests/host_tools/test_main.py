@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +13,14 @@ import pytest
 from built_recipe import copy_recipe
 
 import host_tools.__main__ as program
+from firmware_export.__main__ import main as firmware_export_main
+from firmware_export.graph import GraphError
+from firmware_export.toolchain import ToolchainError
 from host_tools.__main__ import COMMANDS, main
+from host_tools.compare import MismatchError
+from host_tools.errors import LinkError
 from host_tools.run import Order
-from recipes.artifacts import UsageError
+from recipes.artifacts import ArtifactError, DataError, PipelineError, UsageError, run_program
 
 
 @pytest.fixture
@@ -125,6 +132,81 @@ def test_a_process_ends_with_one_line_and_the_code(recipe: Path) -> None:
         assert ended.returncode == code, ended.stderr
         assert ended.stderr.startswith("error: ") and ended.stderr.count("\n") == 1
         assert "Traceback" not in ended.stderr
+
+
+def unavailable(*_: object) -> None:
+    """Stands for a look-up that finds nothing."""
+
+
+def test_an_emulator_that_is_not_installed_is_code_eight(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = copy_recipe(built, tmp_path)
+    words = [str(recipe), "--build", str(tmp_path / "build")]
+    assert firmware_export_main([*words, "--board", "netduinoplus2"]) == 0
+    monkeypatch.setattr("shutil.which", unavailable)
+    with pytest.raises(ToolchainError, match="qemu-system-arm not found; install") as caught:
+        main(["info", *words, "--target", "qemu"])
+    assert caught.value.exit_code == 8
+
+
+def test_missing_data_is_code_three(recipe: Path, tmp_path: Path) -> None:
+    words = [str(recipe), "--build", str(recipe.parent / "build"), "--target", "host"]
+    with pytest.raises(DataError) as caught:
+        main([*words, "data.name=fashion_mnist", f"data.folder={tmp_path / 'nowhere'}"])
+    assert caught.value.exit_code == 3 and "\n" not in str(caught.value)
+
+
+def test_an_unknown_data_set_is_code_two(recipe: Path) -> None:
+    words = [str(recipe), "--build", str(recipe.parent / "build"), "--target", "host"]
+    with pytest.raises(UsageError, match="digits"):
+        main([*words, "data.name=digitz"])
+
+
+@pytest.mark.parametrize("command", ["run", "layers", "info", "selftest"])
+def test_a_recipe_that_is_not_built_is_code_four(recipe: Path, tmp_path: Path, command: str) -> None:
+    with pytest.raises(ArtifactError, match="not found") as caught:
+        main([command, str(recipe), "--build", str(tmp_path / "empty"), "--target", "host"])
+    assert caught.value.exit_code == 4
+    assert not list((tmp_path / "empty").rglob("results.json"))
+
+
+def test_a_busy_port_is_one_line(recipe: Path) -> None:
+    """Another program that has locked the port, as pyserial and most terminals do."""
+    ours, theirs = os.openpty()
+    try:
+        fcntl.flock(theirs, fcntl.LOCK_EX)
+        words = [str(recipe), "--build", str(recipe.parent / "build"), "--board", "host"]
+        with pytest.raises(LinkError, match="in use by another program") as caught:
+            main(["info", *words, "--target", f"serial:{os.ttyname(theirs)}"])
+        assert caught.value.exit_code == 5
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UsageError, 2),
+        (DataError, 3),
+        (ArtifactError, 4),
+        (LinkError, 5),
+        (GraphError, 6),
+        (ToolchainError, 8),
+        (MismatchError, 10),
+    ],
+)
+def test_every_error_leaves_with_its_code_and_one_line(
+    error: type[PipelineError], code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(_: object) -> None:
+        raise error("what was found;\n what to do")
+
+    monkeypatch.setattr(program, "run", fails)
+    monkeypatch.setattr(sys, "argv", ["host_tools", "digits", "--target", "host"])
+    with pytest.raises(SystemExit) as left:
+        run_program(main)
+    assert left.value.code == code
+    assert capsys.readouterr().err == "error: what was found; what to do\n"
 
 
 def test_a_target_that_does_not_go_with_the_board(recipe: Path) -> None:

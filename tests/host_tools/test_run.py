@@ -14,9 +14,11 @@ import pytest
 from built_recipe import copy_recipe
 from graph_board import GraphBoard
 
+import host_tools.model
 import host_tools.run
 from firmware_export.board import load_board
 from firmware_export.graph import Array
+from firmware_export.hostlib import HostNetwork
 from host_tools.__main__ import main
 from host_tools.compare import MismatchError
 from host_tools.errors import LinkError
@@ -50,9 +52,20 @@ def put_on(monkeypatch: pytest.MonkeyPatch, model: Model) -> Callable[..., Graph
         board = GraphBoard(model.graph, **options)  # type: ignore[arg-type]
         monkeypatch.setattr(host_tools.run, "open_target", lambda *_: board)
         monkeypatch.setattr(host_tools.run, "Link", partial(Link, clock=board.clock))
+        monkeypatch.setattr(host_tools.model, "HostNetwork", lambda folder, name: compiled_once(model))
         return board
 
     return put
+
+
+COMPILED: dict[str, HostNetwork] = {}
+
+
+def compiled_once(model: Model) -> HostNetwork:
+    """The generated C of a model, compiled at its first use only: the tests here are about what is done with it."""
+    if model.hash not in COMPILED:
+        COMPILED[model.hash] = HostNetwork(model.export, model.name)
+    return COMPILED[model.hash]
 
 
 def order(recipe: Path, target: str = "host", images: int | None = IMAGES) -> Order:
@@ -74,6 +87,49 @@ def flip(layer: int, only: Callable[[Array], bool] = lambda output: True) -> Cal
         return output
 
     return lie
+
+
+def test_more_images_than_there_are_is_all_of_them(recipe: Path, put_on: Callable[..., GraphBoard]) -> None:
+    put_on()
+    results = run(order(recipe, images=100_000))
+    assert results is not None and results.images == 360
+
+
+def test_the_recipe_may_limit_the_data_set(recipe: Path, put_on: Callable[..., GraphBoard]) -> None:
+    recipe.write_text(recipe.read_text().replace("{name: digits}", "{name: digits, limit: 40}"))
+    board = put_on()
+    results = run(order(recipe, images=None))
+    assert results is not None and results.images == 40 == board.runs
+    assert sum(map(sum, results.confusion)) == 40
+
+
+def test_accuracy_and_confusion_are_those_of_the_answers(recipe: Path, put_on: Callable[..., GraphBoard]) -> None:
+    put_on()
+    results = run(order(recipe, images=None))
+    kept = read_answers(folder(recipe))
+    assert results is not None
+    right = [int(np.argmax(row)) == int(label) for row, label in zip(kept.device, kept.labels, strict=True)]
+    assert results.accuracy.device == pytest.approx(sum(right) / 360)
+    assert sum(results.confusion[i][i] for i in range(10)) == sum(right)
+    for label in range(10):
+        of_class = [r for r, true in zip(right, kept.labels, strict=True) if true == label]
+        assert results.per_class_accuracy[label] == pytest.approx(sum(of_class) / len(of_class))
+
+
+def test_the_versions_of_what_decides_the_result_are_kept(recipe: Path, put_on: Callable[..., GraphBoard]) -> None:
+    put_on()
+    results = run(order(recipe))
+    assert results is not None and {"python", "numpy", "onnxruntime", "tflite-micro", "unicorn"} <= results.versions.keys()
+    assert results.command == f"{recipe} --board host --target host --images 12"
+
+
+def test_a_wrong_board_may_still_classify_right(recipe: Path, put_on: Callable[..., GraphBoard]) -> None:
+    """Exactness is about every byte: an answer that is one step off is different, whatever its class."""
+    put_on(lie=flip(2))
+    with pytest.raises(MismatchError):
+        run(order(recipe))
+    stored = read_results(folder(recipe))
+    assert stored.identical == 0 and stored.accuracy.device > 0.5
 
 
 def test_a_right_board(recipe: Path, put_on: Callable[..., GraphBoard], capsys: pytest.CaptureFixture[str]) -> None:
