@@ -244,6 +244,17 @@ def test_longest_frame_and_one_byte_more() -> None:
     assert reader.damaged == 1
 
 
+def test_a_whole_frame_with_bytes_behind_it_is_refused(codec: Codec) -> None:
+    """Its first bytes, as many as the reader can hold, are a frame with a right CRC-32; the rest must not be ignored."""
+    for room, size in ((4200, 4200), (4200, 300), (FRAME_MAX, FRAME_MAX), (FRAME_MAX, 300)):
+        body = body_of(Frame(3, 1, 2, b"\x05" * (size - FRAME_MIN)))
+        whole, longer = (b"\0" + cobs_encode(body + extra) + b"\0" for extra in (b"", b"x"))
+        if room == FRAME_MAX:
+            assert len(FrameReader().feed(whole)) == 1 and FrameReader().feed(longer) == []
+        else:
+            assert codec.decode(whole) == body and codec.decode(longer) == b""
+
+
 # ---- The receiver ----------------------------------------------------------------------------------------------------
 
 

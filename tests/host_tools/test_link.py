@@ -53,7 +53,7 @@ def test_hello_says_everything_about_the_board(board: SimulatedBoard) -> None:
     board.configure(inputs=(60, 4), outputs=(10, 5), layers=7)
     hello = connected(SimulatedLine(board)).hello
     assert (hello.protocol, hello.frame_max, hello.model_hash, hello.arithmetic) == (1, 512, HASH, "double")
-    assert (hello.board, hello.core, hello.build_id) == ("simulated", "none", "0123456789abcdef")
+    assert (hello.board, hello.core, hello.build_id) == ("simulated", "a core with a name longer than ", "0123456789abcdef")
     assert (hello.clock_hz, hello.stack_reserved, hello.layer_count, hello.cycle_unit) == (72_000_000, 2048, 7, "cycles")
     assert [t.shape for t in hello.inputs] == [(1, 60), (1, 4)] and [t.size for t in hello.outputs] == [10, 5]
     assert (hello.input_size, hello.output_size) == (64, 15)
@@ -103,6 +103,25 @@ def test_layers_of_any_number(board: SimulatedBoard, layers: int) -> None:
     expected = [zlib.crc32(b"".join(outputs)) for outputs in fake_layers(image, layers)]
     assert link.layers(image) == expected
     assert link.run(image).outputs == fake_outputs(image)
+
+
+def test_no_answer_is_longer_than_a_frame(board: SimulatedBoard) -> None:
+    """FRAME_MAX is what the board promises to send as well."""
+    board.configure(outputs=(1700, 0), layers=300)
+    longest: dict[int, int] = {}
+
+    def measure(data: bytes) -> bytes:
+        for frame in FrameReader().feed(data):
+            longest[frame.type] = max(longest.get(frame.type, 0), 13 + len(frame.payload))
+        return data
+
+    link = connected(SimulatedLine(board, to_host=measure))
+    image = image_of(board)
+    link.run(image)
+    link.layers(image)
+    link.tensor(image, 299)
+    full = {RUN: 512, FrameType.READ_OUTPUT | ANSWER: 512, FrameType.LAYERS | ANSWER: 509, FrameType.TENSOR | ANSWER: 512}
+    assert {kind: longest[kind] for kind in full} == full and max(longest.values()) == 512
 
 
 def test_every_tensor_can_be_read(board: SimulatedBoard) -> None:

@@ -5,7 +5,7 @@
 #include "fake_network.h"
 #include "server.h"
 
-const board_info board = {"simulated", "none", "0123456789abcdef"};
+const board_info board = {"simulated", "a core with a name longer than thirty-one letters", "0123456789abcdef"};
 
 static nn_server server;
 static uint8_t activations[FAKE_ACTIVATIONS_SIZE] __attribute__((aligned(16)));
