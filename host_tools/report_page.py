@@ -126,12 +126,10 @@ def _figure(svg: str) -> str:
 
 
 def _headline(results: Results) -> str:
-    good = results.different == 0
-    verdict = (
-        f"All {thousands(results.images)} answers are bit-identical to the exact simulator."
-        if good
-        else f"{thousands(results.different)} of {thousands(results.images)} answers differ from the exact simulator."
-    )
+    good = not results.faults
+    same = f"All {thousands(results.images)} answers are bit-identical to the exact simulator"
+    verdict = same if good else "; ".join(results.faults)
+    verdict = verdict[0].upper() + verdict[1:] + "."
     detail = (
         f"Arithmetic “{results.arithmetic}”, model {results.model_hash[:16]}…, "
         f"{_core(results)}, "

@@ -144,6 +144,19 @@ class Results(Model):
     device: Device
     versions: dict[str, str]
 
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """What is not as the exact simulator says, a sentence each; empty when the device is exact."""
+        found = []
+        if self.different:
+            found.append(f"{self.different:,} of {self.images:,} answers differ from the exact simulator")
+        if self.device.selftest != "passed":
+            found.append("the self-test fails")
+        wrong = [layer.index for layer in self.layers if not layer.identical]
+        if wrong:
+            found.append(f"{len(wrong)} of {len(self.layers)} layers of the first image differ, layer {wrong[0]} first")
+        return tuple(found)
+
     @model_validator(mode="after")
     def _adds_up(self) -> Results:
         classes = len(self.class_names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -160,6 +161,22 @@ def test_wrong_answers_are_written_then_refused(recipe: Path, monkeypatch: pytes
         bench([load_recipe(recipe)], build)
     assert caught.value.exit_code == 10
     assert json.loads((build / "bench" / "bench.json").read_text())[0]["exact"] is False
+
+
+def test_several_recipes_share_one_file(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    only(monkeypatch)
+    build = recipe.parent / "build"
+    shutil.copytree(build / "tiny", build / "second")
+    second = recipe.with_name("second.yaml")
+    second.write_text(recipe.read_text().replace("name: tiny", "name: second"))
+    assert main(["bench", str(recipe), str(second), "--build", str(build)]) == 0
+    rows = json.loads((build / "bench" / "bench.json").read_text())
+    assert [(r["model"], r["board"], r["exact"]) for r in rows] == [("tiny", "host", True), ("second", "host", True)]
+
+
+def test_every_key_that_later_figures_build_on_is_there() -> None:
+    keys = {"model", "core", "toolchain", "arithmetic", "optimize", "instructions", "code_bytes", "weights_bytes"}
+    assert keys | {"activation_bytes", "stack_bytes", "exact"} <= row().model_dump().keys()
 
 
 def test_a_recipe_that_is_not_built_is_named(recipe: Path) -> None:

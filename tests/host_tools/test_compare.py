@@ -98,3 +98,15 @@ def test_the_first_difference_is_the_first_in_memory(expected: np.ndarray, data:
         assert found is not None
         assert np.ravel_multi_index(found.index, expected.shape) == places[0]
         assert (found.expected, found.got) == (int(expected.ravel()[places[0]]), int(got.ravel()[places[0]]))
+
+
+@given(st.lists(st.sampled_from("abcdef"), min_size=2, max_size=6, unique=True), st.integers(1, 5))
+def test_the_matrix_holds_every_pair_once(names: list[str], images: int) -> None:
+    answers = {name: np.full((images, 2), place, np.int8) for place, name in enumerate(names)}
+    pairs = all_pairs(answers)
+    assert len(pairs) == len(names) * (len(names) - 1) // 2
+    assert all(p.bytes_different == 2 * images for p in pairs)  # no two of them agree anywhere
+    lines = pairs_table(pairs).split("\n")
+    assert [line.split()[0] for line in lines[1:]] == names[:-1]
+    cells = [cell for line in lines[1:] for cell in line.split()[1:]]
+    assert cells == [f"{2 * images}/{2 * images}"] * len(pairs)

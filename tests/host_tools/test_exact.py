@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from firmware_export.board import load_board
 from firmware_export.graph import Array
 from host_tools.__main__ import main
 from host_tools.compare import Agreement, MismatchError
+from host_tools.errors import LinkError
 from host_tools.exact import ExactOrder, exact, plan_targets, tolerance_table
 from host_tools.link import Link
 from host_tools.model import load_model
@@ -97,6 +99,29 @@ def test_a_board_that_differs_is_named(
         assert "simulator / host, compiled C / host, tflite-micro / host, LiteRT ref / host;" in str(caught.value)
     assert board.runs == 5
     assert "5/50" in capsys.readouterr().out
+
+
+def test_an_interrupted_comparison_goes_on_where_it_stopped(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_model(recipe.parent / "build" / "tiny", load_recipe(recipe))
+    runs = []
+    for dies_at in (6, None):
+        board = GraphBoard(model.graph, dies_at=dies_at)
+        monkeypatch.setattr(host_tools.exact, "open_target", lambda *_, line=board: line)
+        monkeypatch.setattr(host_tools.exact, "Link", partial(Link, clock=board.clock))
+        if dies_at is not None:
+            with pytest.raises(LinkError, match="has gone"):
+                exact(plan_targets(order(recipe), ["host"]))
+        else:
+            exact(plan_targets(order(recipe), ["host"]))
+        runs.append(board.runs)
+    assert runs == [7, 14]  # the seventh answer was lost; 6 of 20 are not asked for again
+    pairs = report(recipe)["exact"]
+    assert isinstance(pairs, list) and all(p["bytes_different"] == 0 and p["images"] == 20 for p in pairs)
+
+
+def test_exact_needs_an_export(tmp_path: Path, recipe: Path) -> None:
+    with pytest.raises(ArtifactError, match="run the stage"):
+        exact(plan_targets(replace(order(recipe), root=tmp_path / "empty"), []))
 
 
 def test_a_serial_line_answers_the_first_images_only(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -235,11 +235,14 @@ def test_hostile_names_stay_text() -> None:
 
 
 def test_the_verdict_says_how_many_differ() -> None:
-    text = parsed(sample_report()).text
-    assert "1 of 40 answers differ from the exact simulator." in text
     report = sample_report()
+    verdict = "1 of 40 answers differ from the exact simulator; 1 of 2 layers of the first image differ, layer 1 first."
+    assert verdict in parsed(report).text
+    assert '<p id="verdict" class="verdict bad">' in page(report)
     same = replace(report.answers, device=report.answers.simulator)
-    agreed = replace(report, answers=same, results=sample_results(same, report.results.class_names))
+    good = sample_results(same, report.results.class_names).model_copy(update={"layers": report.results.layers[:1]})
+    agreed = replace(report, answers=same, results=good)
+    assert '<p id="verdict" class="verdict good">' in page(agreed)
     assert "All 40 answers are bit-identical to the exact simulator." in parsed(agreed).text
 
 
@@ -257,6 +260,51 @@ def test_the_figures_stand_in_the_page() -> None:
         assert figure in text, figure
     assert "37 of 160" in text and "python -m host_tools digits --board netduinoplus2 --target unicorn" in text
     assert "python -m firmware_export digits --board netduinoplus2" in text
+
+
+def test_a_clock_is_told_where_there_is_one() -> None:
+    report = sample_report()
+    assert "cortex-m4 at 168 MHz, self-test passed." in parsed(report).text
+    device = report.results.device.model_copy(update={"clock_hz": 0, "core": "host", "selftest": "failed"})
+    process = replace(report, results=report.results.model_copy(update={"device": device}), memory=())
+    text = parsed(process).text
+    assert ", host, self-test failed." in text and "0 MHz" not in text
+    assert "A process of this computer: no limits." in text
+
+
+def test_colour_images_many_classes_and_long_names() -> None:
+    names = tuple(f"class number {i} with a very long name that does not fit" for i in range(30))
+    answers = sample_answers(images=90, classes=30)
+    rng = np.random.default_rng(2)
+    report = replace(
+        sample_report(),
+        results=sample_results(answers, names),
+        answers=answers,
+        images=rng.integers(0, 256, (90, 32, 32, 3)).astype(np.uint8),
+    )
+    reader = parsed(report)
+    assert reader.tags.count("img") == 24
+    assert "class number 29 with a very long name that does not fit" in reader.text  # whole in the table
+    assert "class number …" in reader.text  # shortened in the picture
+
+
+def test_commands_are_those_a_shell_takes() -> None:
+    report = sample_report()
+    command = "'my recipe.yaml' 'data.folder=/a b' --build b --board netduinoplus2 --target qemu --images 7"
+    text = parsed(replace(report, results=report.results.model_copy(update={"command": command}))).text
+    assert f"printed by python -m host_tools layers {command}" in text
+    assert "python -m firmware_export 'my recipe.yaml' 'data.folder=/a b' --build b --board netduinoplus2" in text
+    assert "python -m host_tools exact 'my recipe.yaml' 'data.folder=/a b' --build b --board netduinoplus2" in text
+
+
+def test_answers_of_an_interrupted_run_do_not_count_for_the_speed() -> None:
+    report = sample_report()
+    text = parsed(report).text
+    assert "images per second3.2" in text  # 40 images in 12.5 s
+    resumed = report.results.model_copy(update={"resumed_images": 30})
+    assert "images per second0.8" in parsed(replace(report, results=resumed)).text
+    everything = report.results.model_copy(update={"resumed_images": 40, "stream_seconds": 0.0})
+    assert "images per second–" in parsed(replace(report, results=everything)).text
 
 
 def test_what_the_target_cannot_know_is_a_dash() -> None:

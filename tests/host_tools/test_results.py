@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -92,10 +92,18 @@ def results(**changes: Any) -> Results:
         "seconds": 0.5,
         "stream_seconds": 0.25,
         "command": "digits",
-        "device": Device(board="b", core="c", clock_hz=1, build_id="x", protocol=1, selftest="passed"),
+        "device": device("passed"),
         "versions": {"python": "3.11.2"},
     }
     return Results(**{**values, **changes})
+
+
+def device(selftest: Literal["passed", "failed"]) -> Device:
+    return Device(board="b", core="c", clock_hz=1, build_id="x", protocol=1, selftest=selftest)
+
+
+def layer(index: int, expected: int, told: int) -> LayerVerdict:
+    return LayerVerdict(index=index, operator="conv2d", expected=expected, device=told)
 
 
 def answers() -> Answers:
@@ -243,3 +251,30 @@ def test_spread_is_that_of_the_numbers(counts: list[int]) -> None:
     assert found is not None
     assert (found.minimum, found.maximum) == (min(counts), max(counts))
     assert found.mean == pytest.approx(sum(counts) / len(counts), rel=1e-12)
+
+
+def test_an_exact_device_has_no_fault() -> None:
+    assert results(identical=3, different=0).faults == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "faults"),
+    [
+        ({}, ("1 of 3 answers differ from the exact simulator",)),
+        ({"identical": 3, "different": 0, "device": device("failed")}, ("the self-test fails",)),
+        (
+            {"identical": 3, "different": 0, "layers": (layer(0, 1, 1), layer(1, 1, 2), layer(2, 3, 4))},
+            ("2 of 3 layers of the first image differ, layer 1 first",),
+        ),
+        (
+            {"device": device("failed"), "layers": (layer(0, 1, 2),)},
+            (
+                "1 of 3 answers differ from the exact simulator",
+                "the self-test fails",
+                "1 of 1 layers of the first image differ, layer 0 first",
+            ),
+        ),
+    ],
+)
+def test_every_fault_is_told(changes: dict[str, Any], faults: tuple[str, ...]) -> None:
+    assert results(**changes).faults == faults

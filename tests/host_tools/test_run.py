@@ -199,7 +199,7 @@ def test_a_wrong_answer_is_found_written_and_told(recipe: Path, put_on: Callable
     with pytest.raises(MismatchError) as caught:
         run(order(recipe))
     assert caught.value.exit_code == 10
-    assert str(caught.value).startswith("1 of 12 answers of host differ from the exact simulator; find the layer with: ")
+    assert str(caught.value).startswith("host: 1 of 12 answers differ from the exact simulator; find the layer with: ")
     assert str(caught.value).endswith(f"layers {recipe} --board host --target host --images 12 --image 5")
     stored = read_results(folder(recipe))
     assert (stored.identical, stored.different) == (11, 1)
@@ -216,15 +216,19 @@ def test_a_wrong_result_stays_wrong_when_nothing_is_run_again(recipe: Path, put_
 
 def test_a_failing_selftest_is_a_difference(recipe: Path, put_on: Callable[..., GraphBoard]) -> None:
     put_on(selftest_status=3)
-    with pytest.raises(MismatchError, match="self-test of host fails, though the images agree"):
+    with pytest.raises(MismatchError, match=r"^host: the self-test fails; find the layer with: .* --image 0$"):
         run(order(recipe))
-    assert read_results(folder(recipe)).device.selftest == "failed"
+    stored = read_results(folder(recipe))
+    assert stored.device.selftest == "failed" and stored.different == 0
+    assert "The self-test fails." in (folder(recipe) / "report.html").read_text()
 
 
-def test_a_wrong_inner_layer_shows_in_the_layers(recipe: Path, put_on: Callable[..., GraphBoard]) -> None:
-    put_on(lie=flip(0))  # the answers themselves stay right
-    results = run(order(recipe))
-    assert results is not None and [layer.identical for layer in results.layers] == [False, True, True]
+def test_a_wrong_inner_layer_is_a_difference_though_the_answers_agree(recipe: Path, put_on: Callable[..., GraphBoard]) -> None:
+    put_on(lie=flip(0))  # this board's later layers do not see the lie
+    with pytest.raises(MismatchError, match=r"^host: 1 of 3 layers of the first image differ, layer 0 first; find the layer"):
+        run(order(recipe))
+    stored = read_results(folder(recipe))
+    assert stored.different == 0 and [layer.identical for layer in stored.layers] == [False, True, True]
 
 
 @pytest.mark.parametrize(
