@@ -116,6 +116,20 @@ def test_accuracy_and_confusion_are_those_of_the_answers(recipe: Path, put_on: C
         assert results.per_class_accuracy[label] == pytest.approx(sum(of_class) / len(of_class))
 
 
+def test_accuracies_that_the_stage_before_does_not_know_stay_unknown(
+    recipe: Path, put_on: Callable[..., GraphBoard], capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = recipe.parent / "build" / "tiny" / "compress" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    content["figures"]["accuracy"] = {"float": None, "pruned": None, "int8_onnx": None}
+    manifest.write_text(json.dumps(content))
+    put_on()
+    results = run(order(recipe))
+    assert results is not None and results.accuracy.float_ is None and results.accuracy.int8_onnx is None
+    assert json.loads((folder(recipe) / "results.json").read_text())["accuracy"]["float"] is None
+    assert "(float" not in capsys.readouterr().out
+
+
 def test_the_versions_of_what_decides_the_result_are_kept(recipe: Path, put_on: Callable[..., GraphBoard]) -> None:
     put_on()
     results = run(order(recipe))
