@@ -107,7 +107,7 @@ def _inputs(request: ExactOrder) -> list[Path]:
 def _compare_everything(request: ExactOrder, stage: Stage) -> None:
     order = request.order
     model = load_model(order.root, order.recipe)
-    _, images, _, _ = load_images(order.recipe, order.images)
+    _, images, _, _ = load_images(order.recipe, model, order.images)
     answers = {name: _timed(name, run, images) for name, run in implementations(model).items()}
     for run in request.runs:
         answers[run.target] = device_answers(run, model, images[:LINK_IMAGES], stage.work)

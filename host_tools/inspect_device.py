@@ -77,7 +77,7 @@ def inspect_layers(order: Order, image: int) -> None:
         MismatchError: a layer differs; names the first wrong element.
     """
     model = load_model(order.root, order.recipe)
-    _, images, _, _ = load_images(order.recipe, None)
+    _, images, _, _ = load_images(order.recipe, model, None)
     if image >= len(images):
         raise UsageError(f"--image {image}: the test images are 0 to {len(images) - 1}")
     trace = simulate_trace(model.graph, images[image : image + 1])

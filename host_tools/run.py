@@ -156,9 +156,22 @@ def firmware_files(order: Order) -> list[Path]:
     return stage_files(order.firmware)
 
 
-def load_images(recipe: Recipe, count: int | None) -> tuple[Dataset, Int8, npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """The data set and its first `count` test images: int8 as the board takes them, uint8 as they are, labels."""
+def load_images(
+    recipe: Recipe, model: Model, count: int | None
+) -> tuple[Dataset, Int8, npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """The data set and its first `count` test images: int8 as the board takes them, uint8 as they are, labels.
+
+    Raises:
+        DataError: the data set is missing or damaged.
+        ArtifactError: the model was made for other images or classes.
+    """
     dataset = load_dataset(recipe.data, recipe.seed)
+    takes, gives = model.graph.tensors[model.graph.inputs[0]].shape[1:], model.output.elements
+    if takes != dataset.input_shape or gives != dataset.classes:
+        raise ArtifactError(
+            f"the model takes images {takes} and tells {gives} classes apart, data set {dataset.name} has "
+            f"{dataset.input_shape} and {dataset.classes}; run the pipeline again with this data set"
+        )
     images, labels = dataset.test.images[:count], dataset.test.labels[:count]
     return dataset, quantize_images(images), images, labels
 
@@ -200,7 +213,7 @@ def measure(order: Order, work: Path) -> tuple[Results, Answers, npt.NDArray[np.
     """Computes the expected answers, asks the device for its own and compares; also gives the images themselves."""
     started = time.monotonic()
     model = load_model(order.root, order.recipe)
-    dataset, images, pictures, labels = load_images(order.recipe, order.images)
+    dataset, images, pictures, labels = load_images(order.recipe, model, order.images)
     expected, simulated_images = expected_answers(model, images)
     measured = ask_device(order, model, images, work)
     outputs = measured.stream.outputs.reshape(len(images), -1)

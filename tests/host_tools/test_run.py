@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from built_recipe import copy_recipe
+from built_recipe import build_recipe, copy_recipe
 from graph_board import GraphBoard
+from qdq_file import mixed_file
 
 import host_tools.model
 import host_tools.run
@@ -146,6 +147,18 @@ def test_a_wrong_board_may_still_classify_right(recipe: Path, put_on: Callable[.
     assert stored.identical == 0 and stored.accuracy.device > 0.5
 
 
+def test_a_model_for_other_images_or_classes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for place, (channels, classes) in enumerate(((2, 10), (1, 12))):
+        content = mixed_file(np.random.default_rng(0), channels=channels, classes=classes)
+        (tmp_path / str(place)).mkdir()
+        recipe = build_recipe(tmp_path / str(place), content)
+        with pytest.raises(
+            ArtifactError, match=rf"takes images \(8, 8, {channels}\) and tells {classes} classes apart, data set digits has"
+        ):
+            run(order(recipe))
+        assert not folder(recipe).exists()
+
+
 def test_a_right_board(recipe: Path, put_on: Callable[..., GraphBoard], capsys: pytest.CaptureFixture[str]) -> None:
     board = put_on()
     results = run(order(recipe))
@@ -173,7 +186,7 @@ def test_every_answer_is_kept(recipe: Path, put_on: Callable[..., GraphBoard], m
     put_on()
     run(order(recipe))
     kept = read_answers(folder(recipe))
-    dataset, images, pictures, labels = load_images(load_recipe(recipe), IMAGES)
+    dataset, images, pictures, labels = load_images(load_recipe(recipe), model, IMAGES)
     assert np.array_equal(kept.device, simulated(model.graph, images))
     assert np.array_equal(kept.labels, dataset.test.labels[:IMAGES]) and np.array_equal(kept.labels, labels)
     assert np.array_equal(images.astype(int) + 128, pictures)
@@ -207,7 +220,7 @@ def test_a_serial_port_is_always_run(recipe: Path, put_on: Callable[..., GraphBo
 
 
 def test_a_wrong_answer_is_found_written_and_told(recipe: Path, put_on: Callable[..., GraphBoard], model: Model) -> None:
-    _, images, _, _ = load_images(load_recipe(recipe), IMAGES)
+    _, images, _, _ = load_images(load_recipe(recipe), model, IMAGES)
     right = simulated(model.graph, images)
     put_on(lie=flip(2, lambda output: output.tobytes() == right[5].tobytes()))
     with pytest.raises(MismatchError) as caught:
