@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -10,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from firmware_export.board import BOARDS, Board, Memory
+from firmware_export.hostlib import RUNTIME, runtime_files
 from firmware_export.memory_usage import ImageMemory, flash_image, intel_hex, map_text, read_memory
 from firmware_export.toolchain import CORES, Toolchain, ToolchainError, arm_toolchain, host_toolchain
 from recipes.artifacts import ArtifactError, PipelineError, write_bytes_atomic, write_json_atomic, write_text_atomic
 
-RUNTIME = Path(__file__).parent / "runtime"
 SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
+_INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"', re.MULTILINE)
 _HUGE = 0x04000000
 """Bytes of every region when the true size of an image that does not fit is measured; regions lie farther apart."""
 
@@ -90,7 +92,8 @@ def build_image(
         raise ArtifactError(
             f"{export_folder}/network_config.h not found: run the export first (python -m firmware_export RECIPE)"
         )
-    sources = [*RUNTIME.glob("*.c"), *export_folder.glob("*.c"), BOARDS / "main.c"]
+    generated = [*export_folder.glob("*.c"), BOARDS / "main.c"]
+    sources = [*generated, *runtime_files(generated)]
     return link_image(board, sources, [RUNTIME, export_folder], work, toolchain, optimize, sanitize=sanitize)
 
 
@@ -176,10 +179,23 @@ def _build_id(
     digest = hashlib.sha256("\0".join([*flags, toolchain.label, board_config(board)]).encode())
     if not board.is_host:
         digest.update(linker_script(board).encode())
-    headers = sorted((path for folder in folders for path in folder.glob("*.h")), key=lambda path: (path.name, str(path)))
-    for path in [*sources, *headers]:
+    for path in [*sources, *_headers(sources, folders)]:
         digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:16]
+
+
+def _headers(sources: Sequence[Path], folders: Sequence[Path]) -> list[Path]:
+    """Every header that the sources include, directly or not, and all of boards/ (one of them is chosen by a macro)."""
+    found = {path.resolve(): path for path in BOARDS.glob("*.h")}
+    waiting = [*sources, *found]
+    while waiting:
+        path = waiting.pop()
+        for name in _INCLUDE.findall(path.read_text()):
+            header = next((f / name for f in (path.parent, *folders) if (f / name).is_file()), None)
+            if header is not None and header.resolve() not in found:
+                found[header.resolve()] = header
+                waiting.append(header)
+    return sorted(found.values(), key=lambda path: (path.name, str(path)))
 
 
 def _compile(sources: Sequence[Path], folder: Path, flags: Sequence[str], toolchain: Toolchain) -> list[Path]:

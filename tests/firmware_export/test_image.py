@@ -226,6 +226,29 @@ def test_header_of_the_export_decides_the_build_id(tmp_path: Path, export: Path)
     assert second.ram_bytes - first.ram_bytes == 64
 
 
+def test_headers_that_are_included_decide_the_build_id(tmp_path: Path) -> None:
+    """Directly, through another header, by a path; not those that merely lie there."""
+    folder = tmp_path / "more"
+    (folder / "deep").mkdir(parents=True)
+    main = tmp_path / "main.c"
+    main.write_text('# include "first.h"\nint main(void);\nint main(void) { return SECOND; }\n')
+    (folder / "first.h").write_text('#pragma once\n#include "deep/second.h"\n')
+    (folder / "deep" / "second.h").write_text('#pragma once\n#include "../first.h"\n#define SECOND 2\n')
+    (folder / "unused.h").write_text("")
+
+    def build_id() -> str:
+        board = load_board("nucleo_f103rb")
+        return link_image(board, [main], [folder], tmp_path / "work", compiler(COMPILER)).build_id
+
+    ids = [build_id()]
+    (folder / "unused.h").write_text("/* changed */\n")
+    assert build_id() == ids[0]
+    for name in ("first.h", "deep/second.h"):
+        (folder / name).write_text((folder / name).read_text() + "/* changed */\n")
+        ids.append(build_id())
+    assert len(set(ids)) == 3
+
+
 def test_report_is_plain_json(tmp_path: Path) -> None:
     report = echo(load_board("nucleo_g071rb"), tmp_path)
     stored = json.loads((tmp_path / "image.json").read_text())
@@ -246,6 +269,7 @@ def test_exported_network_with_server_and_runtime(tmp_path: Path, export: Path, 
     for name in ("nn_server_poll", "nn_crc32", "tiny", "activations", "server"):
         assert f" {name}\n" in symbols, name
     assert "nn_softmax" not in symbols, "operators that no layer calls are left out"
+    assert "nn_dense" not in symbols and "nn_server_init" in symbols
     assert report.ram_bytes > 64 + 1024
 
 
