@@ -120,7 +120,7 @@ class QemuTransport:
                 line, monitor = _listen(Path(folder) / "line"), _listen(Path(folder) / "monitor")
                 with line, monitor:
                     self._process = subprocess.Popen(
-                        [program, *self._options(Path(folder))],
+                        [*_dies_with_parent(), program, *self._options(Path(folder))],
                         stdin=subprocess.DEVNULL,
                         stdout=self._messages,
                         stderr=self._messages,
@@ -223,6 +223,12 @@ class QemuTransport:
         lines = [text.strip() for text in self._messages.read(1 << 16).decode(errors="replace").splitlines() if text.strip()]
         said = f": {lines[-1][:200]}" if lines else ""
         return LinkError(f"{self.description}: qemu-system-arm ended ({code}){said}; run the same command again")
+
+
+def _dies_with_parent() -> list[str]:
+    """util-linux's setpriv, where it is there: a killed program then leaves no qemu behind."""
+    setpriv = shutil.which("setpriv")
+    return [] if setpriv is None else [setpriv, "--pdeathsig", "KILL"]
 
 
 def _listen(path: Path) -> socket.socket:

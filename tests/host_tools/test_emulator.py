@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import struct
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -341,6 +342,34 @@ def test_closing_ends_the_process() -> None:
         os.kill(pid, 0)
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from firmware_export.board import load_board
+from host_tools.emulator import QemuTransport
+transport = QemuTransport(load_board("nucleo_f446re"), Path(sys.argv[1]))
+transport.open()
+print(transport._process.pid, flush=True)
+time.sleep(60)
+"""
+
+
+@needs_qemu
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="setpriv (util-linux) is not installed")
+def test_killed_program_leaves_no_qemu_behind() -> None:
+    command = [sys.executable, "-c", HOLDER, str(echo_image("nucleo_f446re").image)]
+    root = str(Path(__file__).parents[2])
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": root}) as holder:
+        assert holder.stdout is not None
+        pid = int(holder.stdout.readline())
+        os.kill(pid, 0)
+        holder.kill()
+    deadline = time.monotonic() + PATIENCE
+    while Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_bytes() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert time.monotonic() < deadline, "a zombie at most, which has no command line"
 
 
 def test_qemu_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
