@@ -12,7 +12,7 @@ from line_faults import resampled
 from simulated_board import SimulatedBoard, SimulatedLine, connected, fake_outputs, simulated_link
 
 from host_tools.errors import LinkError
-from host_tools.frame import FRAME_MAX, Frame, FrameType, encode
+from host_tools.frame import FRAME_MAX, Frame, FrameReader, FrameType, encode
 
 MEGABYTE = 1 << 20
 
@@ -176,6 +176,8 @@ def test_frames_of_others_are_never_taken_for_answers(board: SimulatedBoard) -> 
     def answers_of_others(data: bytes) -> bytes:
         lies = [Frame(0x83, rng.randrange(1 << 32), session ^ (1 << rng.randrange(32)), bytes(30)) for _ in range(3)]
         lies += [Frame(0x83, n, session, bytes(30)) for n in (0, 1 << 20)]
+        awaited = FrameReader().feed(line.sent[-1])[0].sequence
+        lies += [Frame(0x83, awaited, session ^ 1 << bit, bytes(30)) for bit in range(32)]
         return b"".join(map(encode, lies)) + data
 
     line.to_host = answers_of_others
