@@ -3,7 +3,7 @@
 STYLE = """
 :root { --paper: #fcfcfa; --card: #ffffff; --ink: #1d2126; --soft: #5c6670; --rule: #dcdfe3; --cell: #eef0f2;
   --good: #17754a; --bad: #b3261e; --accent: #1565a0; --p0: #2a78b5; --p1: #d98a1f; --p2: #3d9970; --p3: #8d6cab; }
-@media (prefers-color-scheme: dark) { :root { --paper: #14171a; --card: #1c2024; --ink: #e6e8ea; --soft: #9aa4ae;
+@media screen and (prefers-color-scheme: dark) { :root { --paper: #14171a; --card: #1c2024; --ink: #e6e8ea; --soft: #9aa4ae;
   --rule: #343a41; --cell: #262b31; --good: #55c08d; --bad: #f0837a; --accent: #6db3e8; --p0: #4c9bd8; --p1: #dd9a3f;
   --p2: #55b58b; --p3: #a98cc6; } }
 * { box-sizing: border-box; }

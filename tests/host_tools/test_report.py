@@ -421,3 +421,12 @@ def test_a_test_image_is_embedded_pixel_by_pixel(channels: int) -> None:
     assert url.startswith("data:image/png;base64,")
     back = np.asarray(Image.open(io.BytesIO(base64.b64decode(url.split(",")[1]))))
     assert np.array_equal(back.reshape(image.shape), image)
+
+
+def test_the_style_is_for_light_dark_phone_and_paper() -> None:
+    text = page(sample_report())
+    assert "@media screen and (prefers-color-scheme: dark)" in text  # on paper it stays light
+    assert "@media print" in text and '<meta name="viewport" content="width=device-width, initial-scale=1">' in text
+    used = set(re.findall(r"var\((--\w+)\)", text))
+    defined = set(re.findall(r"(--\w+):", text.split("@media")[0]))
+    assert used <= defined
