@@ -1,9 +1,10 @@
 """A program for test_resume.py: trains a small network on digits and is killed (SIGKILL) where it is told.
 
-    interrupted.py FOLDER OPTIMIZER PLACE [PLACE ...]
+    interrupted.py FOLDER OPTIMIZER:PLACE,PLACE,... [OPTIMIZER:PLACE,...]
 
-Each PLACE is one run, in a process of its own, on the same work folder: `12` is killed in step 12 of that run, `w12` while the
-12th checkpoint is being written, just before it gets its name, `end` is left alone and prints the SHA-256 of the result.
+Each argument after the folder is one training in a work folder of its own; each PLACE one run of it, in a process of its own:
+`12` is killed in step 12 of that run, `w12` while the 12th checkpoint is being written, just before it gets its name, `end` is
+left alone and prints the argument and the SHA-256 of the result.
 """
 
 from __future__ import annotations
@@ -74,12 +75,10 @@ def digest(state: dict[str, Tensor], result: FitResult) -> str:
     return parts.hexdigest()
 
 
-def main() -> int:
-    """Forks one process per place, so that torch is loaded once; fails when one does not end as it should."""
-    work, optimizer, places = Path(sys.argv[1]), sys.argv[2], sys.argv[3:]
-    torch.set_num_threads(1)
-    dataset = load_dataset(DataSection(limit=200), 1)
-    for place in places:
+def run(dataset: Dataset, work: Path, training: str) -> None:
+    """Forks one process per place, so that torch is loaded once; exits when one does not end as it should."""
+    optimizer, _, places = training.partition(":")
+    for place in places.split(","):
         child = os.fork()
         if child == 0:
             train_until(dataset, work, optimizer, place)
@@ -87,10 +86,12 @@ def main() -> int:
         _, status = os.waitpid(child, 0)
         wanted = 0 if place == "end" else -signal.SIGKILL
         if os.waitstatus_to_exitcode(status) != wanted:
-            print(f"the run '{place}' ended with {os.waitstatus_to_exitcode(status)}, expected {wanted}")
-            return 1
-    return 0
+            sys.exit(f"{training}: the run '{place}' ended with {os.waitstatus_to_exitcode(status)}, expected {wanted}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    torch.set_num_threads(1)
+    digits = load_dataset(DataSection(limit=200), 1)
+    for number, argument in enumerate(sys.argv[2:]):
+        print("training", argument, flush=True)
+        run(digits, Path(sys.argv[1]) / str(number), argument)
