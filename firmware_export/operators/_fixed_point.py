@@ -1,4 +1,4 @@
-"""gemmlowp's fixed-point functions (fixedpoint.h) on numpy int64: exp of negative numbers and 1 / (1 + x).
+"""gemmlowp's fixed-point functions (fixedpoint.h) on numpy int64: exp, 1 / (1 + x), logistic, tanh.
 
 Qi.f: i integer and f fraction bits, i + f = 31. The constants are the rounded real values, computed here.
 """
@@ -54,10 +54,32 @@ def _exp_of_small(x: Int64) -> Int64:
 
 
 def reciprocal_of_one_plus(x: Int64) -> Int64:
-    """1 / (1 + x) in Q0.31 for x in [0, 1) in Q0.31: three Newton steps from 48/17 - 32/17 * (1 + x) / 2, in Q2.29."""
+    """1 / (1 + x) in Q0.31 for x in [0, 1) in Q0.31."""
+    return saturating_shift(_reciprocal_of_half_sum(x), 1)
+
+
+def one_minus_over_one_plus(x: Int64) -> Int64:
+    """(1 - x) / (1 + x) in Q0.31 for x in [0, 1) in Q0.31: 2 / (1 + x) - 1."""
+    return saturating_shift(_reciprocal_of_half_sum(x) - (1 << 29), 2)
+
+
+def _reciprocal_of_half_sum(x: Int64) -> Int64:
+    """2 / (1 + x) in Q2.29: three Newton steps from 48/17 - 32/17 * (1 + x) / 2."""
     half_denominator = (x + INT32_MAX + 1) // 2
     estimate = round(48 / 17 * 2**29) + high_mul(half_denominator, round(-32 / 17 * 2**29))
     for _ in range(3):
         error = (1 << 29) - high_mul(half_denominator, estimate)
         estimate = estimate + saturating_shift(high_mul(estimate, error), 2)
-    return saturating_shift(estimate, 1)
+    return estimate
+
+
+def logistic(x: Int64, integer_bits: int) -> Int64:
+    """1 / (1 + exp(-x)) in Q0.31 for x in Q(integer_bits)."""
+    positive = reciprocal_of_one_plus(exp_of_negative(-np.abs(x), integer_bits))
+    return np.where(x == 0, 1 << 30, np.where(x > 0, positive, INT32_MAX - positive))
+
+
+def tanh(x: Int64, integer_bits: int) -> Int64:
+    """tanh(x) in Q0.31 for x in Q(integer_bits): (1 - e) / (1 + e) of e = exp(-2 |x|)."""
+    positive = one_minus_over_one_plus(exp_of_negative(-np.abs(x), integer_bits + 1))
+    return np.where(x == 0, 0, np.where(x > 0, positive, -positive))

@@ -196,6 +196,51 @@ TABLE: dict[str, tuple[str, list[tuple[Change, str]]]] = {
         ],
     ),
 }
+TABLE |= {
+    "logistic": (
+        "scale 0.05",
+        [
+            (inputs(), "0 inputs and 1 outputs; expected 1 and 1"),
+            (scales(0, 2.0**-28), r"input scale 3.72529e-09; supported: 2\^-27 to 2\^27"),
+            (scales(0, 2.0**27), r"input scale 1.34218e\+08; supported: 2\^-27 to 2\^27"),
+            (scales(-1, 1e-30), r"the scales make a factor of .*; supported: below 2\^30"),
+            (tensor(0, dtype="uint8"), "input 0 'x' is uint8; supported: int8"),
+            (tensor(-1, quantization=None), "'y' has no quantization"),
+        ],
+    ),
+    "tanh": (
+        "scale 0.05",
+        [
+            (inputs(0, 0), "2 inputs and 1 outputs; expected 1 and 1"),
+            (scales(0, 2.0**-28), "input scale 3.72529e-09; supported"),
+            (scales(-1, 1e-30), "the scales make a factor of"),
+            (tensor(-1, dtype="int16"), "output 'y' is int16; supported: int8"),
+        ],
+    ),
+    "hard_swish": (
+        "scales 0.05 and 0.05",
+        [
+            (inputs(), "0 inputs and 1 outputs"),
+            (scales(0, 6.5), r"hard swish from scale 6.5 to 0.05; .* 1/512 to 128 times the output's"),
+            (scales(0, 5e-5), "hard swish from scale 5e-05 to 0.05; supported"),
+            (all_of(scales(0, 1e-7), scales(-1, 1e-7)), "supported: input scales above 2e-07"),
+            (all_of(scales(0, 1e-44), scales(-1, 1e-44)), "supported: input scales above 2e-07"),
+            (scales(-1, 1e-44), "hard swish from scale 0.05"),
+        ],
+    ),
+    "leaky_relu": (
+        "alpha 0.01",
+        [
+            (inputs(), "0 inputs and 1 outputs"),
+            (attribute("alpha", None), "leaky relu with alpha None; supported: finite numbers"),
+            (attribute("alpha", float("nan")), "leaky relu with alpha nan"),
+            (attribute("alpha", 1e300), r"leaky relu with alpha 1e\+300"),
+            (attribute("alpha", 1e12), r"the scales make a factor of 1e\+12; supported: below 2\^30"),
+            (scales(-1, 1e-30), "the scales make a factor of"),
+            (scales(-1, 1e-44), "leaky relu from scale 0.0625 to .*; supported: ratios below"),
+        ],
+    ),
+}
 POOL = [
     *IMAGE[:-9],
     (attribute("kernel", None), "kernel is None; expected 2 integers"),

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from bundle import RUNTIME, gcc_or_skip
 from elftools.elf.elffile import ELFFile
-from example_cases import all_cases
+from example_cases import all_cases, cases_of
 
 from firmware_export.emit import runtime_sources
-from firmware_export.operators import registry
+from firmware_export.operators import operator_of, registry
 from firmware_export.toolchain import CORES, Toolchain, arm_toolchain, host_toolchain
 
 KERNELS = sorted({source for case in all_cases() for source in runtime_sources(case.graph)})
@@ -33,6 +33,8 @@ ARITHMETIC = {
 }
 """What the compilers' own library (libgcc, compiler-rt) does for a core that has no instruction for it."""
 SWITCHES = {"__gnu_thumb1_case_uqi", "__gnu_thumb1_case_sqi", "__gnu_thumb1_case_uhi", "__gnu_thumb1_case_shi"}
+SHARED = dict.fromkeys(("logistic", "tanh", "hard_swish", "leaky_relu"), "lookup.c")
+"""Operators without a C file of their own."""
 LIMIT_M4 = 4096
 """Bytes of all kernels together on a Cortex-M4 at -Os."""
 
@@ -122,10 +124,14 @@ def test_host_compilers_at_other_levels(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(registry()))
 def test_an_operator_is_two_files(name: str) -> None:
-    """The Python file, and the C file of the same name with its header, which define nn_<name> and its parameters."""
-    assert f"{name}.c" in KERNELS
-    header = (RUNTIME / f"{name}.h").read_text()
-    assert f"void nn_{name}(" in header and f"}} nn_{name}_params;" in header
+    """The Python file, and a C file with its header, which define the function and its parameters; both have its name
+    where no other operator computes with the same function."""
+    codes = [operator_of(case.graph.nodes[0]).emit(case.graph, case.graph.nodes[0]) for case in cases_of(name)]
+    for code in codes:
+        header = (RUNTIME / f"{code.sources[0].removesuffix('.c')}.h").read_text()
+        assert code.sources[0] in KERNELS
+        assert f"void {code.function}(" in header and f"}} {code.params_type};" in header
+    assert codes[0].sources[0] == SHARED.get(name, f"{name}.c")
 
 
 @pytest.mark.parametrize("name", KERNELS)
