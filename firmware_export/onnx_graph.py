@@ -209,16 +209,15 @@ class OnnxReader:
         return index
 
     def _restored(self, index: int, quantization: Quantization, bounds: Bounds | None) -> int:
-        """DequantizeLinear and QuantizeLinear with nothing but clamps between them: nothing, or a relu node."""
+        """DequantizeLinear and QuantizeLinear with nothing but clamps between them: nothing, a quantize or a relu node."""
         tensor = self._graph.tensors[index]
         if tensor.is_constant:
             raise GraphError(f"quantizes the constant '{tensor.name}' again; supported: constants stored as integers")
         if tensor.quantization == quantization and clamp_of(bounds or UNBOUNDED, tensor) == EVERY_INT8:
             return index
-        if bounds is None:
-            raise GraphError(f"'{tensor.name}' is quantized again with another scale; supported: one scale for each value")
-        output = self._add_tensor(Tensor(f"{tensor.name}/relu", (), "int8", quantization))
-        self._append("Relu", OnnxMatch("Relu", {}, (index,), (output,), bounds, self._graph))
+        op_type = "QuantizeLinear" if bounds is None else "Relu"
+        output = self._add_tensor(Tensor(f"{tensor.name}/{op_type}", (), "int8", quantization))
+        self._append(op_type, OnnxMatch(op_type, {}, (index,), (output,), bounds, self._graph))
         if index in self._orders:
             self._orders[output] = self._orders[index]
         return output

@@ -27,6 +27,8 @@ SCHEMA_VERSION = 3
 BUDGET_FACTOR = 16
 TYPE_NAMES: dict[int, str] = {code: name.lower() for name, code in vars(schema.TensorType).items() if not name.startswith("_")}
 BUILTIN_NAMES: dict[int, str] = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+FLOAT_EDGES = ("QUANTIZE", "DEQUANTIZE")
+"""Operators between the float32 edges of a model and its int8 inside."""
 ACTIVATION_NAMES: dict[int, str] = {
     code: name for name, code in vars(schema.ActivationFunctionType).items() if not name.startswith("_")
 }
@@ -282,7 +284,7 @@ def _dtype(tensor: Any, name: str) -> str:
 def _refuse_float(operator: TfliteOperator) -> None:
     """Float, hybrid and int16x8 models have the operators of int8 ones; the tensors tell."""
     tensors = [operator.graph.tensors[index] for index in (*operator.inputs, *operator.outputs) if index != ABSENT]
-    activations = [tensor for tensor in tensors if not tensor.is_constant]
+    activations = [tensor for tensor in tensors if not tensor.is_constant and operator.builtin not in FLOAT_EDGES]
     for tensor in activations:
         name = tensor.name
         if tensor.dtype == "float32":

@@ -3,18 +3,22 @@ from this project's own arithmetic; the inputs are pseudo-random bytes that the 
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from firmware_export.graph import DTYPES, Array, Graph, GraphError, Tensor
+from firmware_export.c_text import c_float
+from firmware_export.graph import DTYPES, Array, Graph, GraphError
 from firmware_export.plan import Plan
 from firmware_export.simulate import simulate
 from recipes.artifacts import PipelineError
 
 DEFAULT_SEED = 0x9E3779B9
+FLOAT_RESOLUTION = 64
+"""Random float inputs have about so many values for each step of what they are quantized to."""
 ARENA_BYTES = 1 << 20
 """TFLite Micro's own needs beside the activations, with a wide margin."""
 
@@ -45,14 +49,27 @@ def xorshift32(seed: int) -> Iterator[int]:
 
 
 def random_inputs(graph: Graph, count: int, seed: int = DEFAULT_SEED) -> tuple[tuple[Array, ...], ...]:
-    """`count` vectors of inputs; every byte is the top byte of the generator's next state, vector after vector."""
+    """`count` vectors of inputs, vector after vector from the generator's next states.
+
+    Every byte of an integer is the top byte of a state; a float32 is the top 16 bits, signed, times `float_step`.
+    """
     states = xorshift32(seed)
-    tensors = [graph.tensors[index] for index in graph.inputs]
-    return tuple(tuple(_random_array(tensor, states) for tensor in tensors) for _ in range(count))
+    return tuple(tuple(_random_array(graph, index, states) for index in graph.inputs) for _ in range(count))
 
 
-def _random_array(tensor: Tensor, states: Iterator[int]) -> Array:
+def float_step(graph: Graph, index: int) -> float:
+    """A power of two at which signed 16-bit numbers cover what a float32 input is quantized to, and something beyond."""
+    readers = [node for node in graph.nodes if index in node.inputs and node.op == "quantize"]
+    scale = graph.tensors[readers[0].outputs[0]].scale if readers else 1 / FLOAT_RESOLUTION
+    return float(np.float32(2.0) ** max(-100, math.floor(math.log2(scale / FLOAT_RESOLUTION))))
+
+
+def _random_array(graph: Graph, index: int, states: Iterator[int]) -> Array:
+    tensor = graph.tensors[index]
     dtype = DTYPES[tensor.dtype]
+    if tensor.dtype == "float32":
+        halves = np.array([next(states) >> 16 for _ in range(tensor.elements)], np.uint16).astype(np.int16)
+        return (halves.astype(np.float32) * np.float32(float_step(graph, index))).reshape(tensor.shape)
     data = bytes(next(states) >> 24 for _ in range(tensor.nbytes))
     return np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype).reshape(tensor.shape)
 
@@ -100,14 +117,17 @@ def verify(graph: Graph, answers: KnownAnswers) -> None:
 def selftest_source(graph: Graph, plan: Plan, name: str, answers: KnownAnswers) -> str:
     """The C file <name>_selftest.c, which defines `nn_status <name>_selftest(void *activations)`."""
     tables = "\n".join(_table(f"{name}_answers_{place}", answers, place) for place in range(len(graph.outputs)))
-    fills = "\n".join(_fill(plan.offsets[index], graph.tensors[index].nbytes) for index in graph.inputs)
+    fills = "\n".join(_fill(graph, index, plan.offsets[index]) for index in graph.inputs)
+    dtypes = {graph.tensors[index].dtype for index in graph.inputs}
+    fillers = (FILL_BYTES if dtypes != {"float32"} else "") + (FILL_FLOATS if "float32" in dtypes else "")
     compares = "\n".join(
         _compare(f"{name}_answers_{place}", plan.offsets[index], graph.tensors[index].nbytes)
         for place, index in enumerate(graph.outputs)
     )
     return TEMPLATE.format(
-        name=name, seed=f"0x{answers.seed:08X}", count=len(answers.inputs), tables=tables, fills=fills, compares=compares
-    )
+        name=name, seed=f"0x{answers.seed:08X}", count=len(answers.inputs), tables=tables, fillers=fillers, fills=fills,
+        compares=compares,
+    )  # fmt: skip
 
 
 TEMPLATE = """\
@@ -129,15 +149,7 @@ static uint32_t next_state(uint32_t state) {{
     return state;
 }}
 
-static uint32_t fill(uint8_t *bytes, uint32_t size, uint32_t state) {{
-    for (uint32_t i = 0; i < size; i++) {{
-        state = next_state(state);
-        bytes[i] = (uint8_t)(state >> 24);
-    }}
-    return state;
-}}
-
-static int differs(const uint8_t *found, const uint8_t *expected, uint32_t size) {{
+{fillers}static int differs(const uint8_t *found, const uint8_t *expected, uint32_t size) {{
     for (uint32_t i = 0; i < size; i++) {{
         if (found[i] != expected[i]) {{
             return 1;
@@ -169,8 +181,36 @@ nn_status {name}_selftest(void *activations) {{
 """
 
 
-def _fill(offset: int, size: int) -> str:
-    return f"        state = fill(bytes + {offset}u, {size}u, state);"
+FILL_BYTES = """\
+static uint32_t fill(uint8_t *bytes, uint32_t size, uint32_t state) {
+    for (uint32_t i = 0; i < size; i++) {
+        state = next_state(state);
+        bytes[i] = (uint8_t)(state >> 24);
+    }
+    return state;
+}
+
+"""
+FILL_FLOATS = """\
+static uint32_t fill_floats(void *values, uint32_t count, float step, uint32_t state) {
+    float *next = values;
+    for (uint32_t i = 0; i < count; i++) {
+        state = next_state(state);
+        next[i] = (float)(int16_t)(state >> 16) * step;
+    }
+    return state;
+}
+
+"""
+
+
+def _fill(graph: Graph, index: int, offset: int) -> str:
+    tensor = graph.tensors[index]
+    if tensor.dtype == "float32":
+        return (
+            f"        state = fill_floats(bytes + {offset}u, {tensor.elements}u, {c_float(float_step(graph, index))}, state);"
+        )
+    return f"        state = fill(bytes + {offset}u, {tensor.nbytes}u, state);"
 
 
 def _compare(table: str, offset: int, size: int) -> str:

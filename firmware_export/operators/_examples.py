@@ -32,6 +32,12 @@ def random_quantization(rng: np.random.Generator) -> Quantization:
     return Quantization.per_tensor(float(np.float32(scale)), pick_zero_point(rng))
 
 
+def as_type(quantization: Quantization, dtype: str) -> Quantization:
+    """An int8 quantization for int8 or uint8: the same real values, the zero point of uint8 is 128 higher."""
+    higher = 128 if dtype == "uint8" else 0
+    return Quantization.per_tensor(float(quantization.scale[0]), int(quantization.zero_point[0]) + higher)
+
+
 def activation(shape: Shape, quantization: Quantization, name: str = "x") -> Tensor:
     """An int8 activation."""
     return Tensor(name, shape, "int8", quantization)

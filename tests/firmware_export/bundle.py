@@ -122,7 +122,7 @@ class Bundle:
                 outputs = []
                 for index in case.graph.outputs:
                     tensor = case.graph.tensors[index]
-                    outputs.append(np.frombuffer(answer, np.int8, tensor.nbytes, place).reshape(tensor.shape))
+                    outputs.append(np.frombuffer(answer, tensor.dtype, tensor.elements, place).reshape(tensor.shape))
                     place += tensor.nbytes
                 vectors.append(tuple(outputs))
             results.append(vectors)
@@ -201,7 +201,7 @@ class Emulator:
         assert self._cpu.mem_read(ACTIVATIONS + layout.size, 16) == bytes([JUNK]) * 16, "written behind the buffer"
         tensors = [(layout.offsets[place], graph.tensors[place]) for place in graph.outputs]
         return tuple(
-            np.frombuffer(self._cpu.mem_read(ACTIVATIONS + offset, tensor.nbytes), np.int8).reshape(tensor.shape)
+            np.frombuffer(self._cpu.mem_read(ACTIVATIONS + offset, tensor.nbytes), tensor.dtype).reshape(tensor.shape)
             for offset, tensor in tensors
         )
 

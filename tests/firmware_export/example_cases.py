@@ -8,7 +8,7 @@ from functools import cache
 
 import numpy as np
 
-from firmware_export.graph import Graph
+from firmware_export.graph import Graph, Tensor
 from firmware_export.operators import registry
 from firmware_export.simulate import simulate
 
@@ -42,11 +42,19 @@ def all_cases() -> tuple[Case, ...]:
 
 
 def _case(label: str, graph: Graph, given: tuple[np.ndarray, ...], rng: np.random.Generator) -> Case:
-    shapes = [graph.tensors[index].shape for index in graph.inputs]
-    vectors = [tuple(rng.integers(-128, 128, shape).astype(np.int8) for shape in shapes) for _ in range(RANDOM_VECTORS)]
+    tensors = [graph.tensors[index] for index in graph.inputs]
+    vectors = [tuple(random_values(tensor, rng) for tensor in tensors) for _ in range(RANDOM_VECTORS)]
     if given:
         vectors.insert(0, given)
     return Case(label, graph, tuple(vectors), tuple(tuple(simulate(graph, *vector)) for vector in vectors))
+
+
+def random_values(tensor: Tensor, rng: np.random.Generator) -> np.ndarray:
+    """Every byte alike; float32 around 0, a few of them far away."""
+    if tensor.dtype == "float32":
+        return (rng.normal(0, 3, tensor.shape) * 10.0 ** rng.integers(-1, 2, tensor.shape)).astype(np.float32)
+    limits = np.iinfo(tensor.dtype)
+    return rng.integers(limits.min, limits.max + 1, tensor.shape).astype(tensor.dtype)
 
 
 def differences(case: Case, found: list[tuple[np.ndarray, ...]]) -> str:

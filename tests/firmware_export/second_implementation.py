@@ -23,6 +23,7 @@ from second_arithmetic import (
     wrapped,
 )
 from second_implementation_lookup import LOOKUPS
+from second_implementation_movement import MOVEMENTS
 
 from firmware_export.graph import Graph, Node
 
@@ -189,7 +190,7 @@ def softmax(graph: Graph, node: Node, inputs: Arrays) -> np.ndarray:
     return output.reshape(inputs[0].shape)
 
 
-IMPLEMENTATIONS: dict[str, Callable[[Graph, Node, Arrays], np.ndarray]] = LOOKUPS | {
+IMPLEMENTATIONS: dict[str, Callable[[Graph, Node, Arrays], np.ndarray | Arrays]] = (LOOKUPS | MOVEMENTS) | {
     implementation.__name__: implementation
     for implementation in (
         conv2d, depthwise_conv2d, fully_connected, add, average_pool2d, max_pool2d, mean, reshape, relu, softmax
@@ -202,5 +203,6 @@ def compute(graph: Graph, inputs: Arrays) -> list[np.ndarray]:
     values = dict(zip(graph.inputs, inputs, strict=True))
     for node in graph.nodes:
         arguments = [values[index] for index in graph.activation_inputs(node)]
-        values[node.outputs[0]] = IMPLEMENTATIONS[node.op](graph, node, arguments)
+        results = IMPLEMENTATIONS[node.op](graph, node, arguments)
+        values |= zip(node.outputs, results if isinstance(results, list) else [results], strict=True)
     return [values[index] for index in graph.outputs]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from example_cases import cases_of
 
-from firmware_export.graph import ABSENT, Graph, GraphError, Node, Quantization, Tensor
+from firmware_export.graph import ABSENT, Graph, GraphError, Node, Quantization
 from firmware_export.operators import operator_of, registry
 from firmware_export.write_tflite import write_tflite
 
@@ -252,6 +252,29 @@ POOL = [
 ]
 TABLE["average_pool2d"][1].extend(POOL)
 TABLE["max_pool2d"][1].extend(POOL)
+EDGE = [
+    (tensor(0, dtype="int16"), "input 0 'x' is int16; supported: int8, uint8"),
+    (tensor(0, quantization=None), "'x' has no quantization"),
+    (scales(0, 0.1, 0.2), "'x' is quantized per channel; expected one scale"),
+    (scales(0, float("nan")), "'x' has scale nan"),
+    (scales(0, 0.1, zero_point=256), "zero point 256; supported: finite scales above 0, zero points"),
+    (inputs(None), "input 0 is missing; expected int8 or uint8"),
+    (inputs(), "0 inputs and 1 outputs; expected 1 and 1"),
+]
+TABLE["quantize"] = (
+    "int8 to uint8",
+    [
+        *EDGE,
+        (tensor(-1, dtype="float32"), "output 'y' is float32; supported: int8, uint8"),
+        (tensor(-1, dtype="int16"), "output 'y' is int16; supported: int8, uint8"),
+        (scales(-1, 1e-30), r"the scales make a factor of .*; supported: below 2\^30"),
+        (scales(-1, 0.1, zero_point=-1), "'y' has scale .* and zero point -1; supported: finite scales above 0, zero points 0"),
+    ],
+)
+TABLE["dequantize"] = (
+    "uint8 1",
+    [*EDGE, (tensor(-1, dtype="int8"), "output 'y' is int8; supported: float32")],
+)
 REFUSALS = [
     pytest.param(name, label, change, message, id=f"{name}-{place}")
     for name, (label, refusals) in TABLE.items()
@@ -300,5 +323,5 @@ def test_output_tensor_needs_no_shape(name: str) -> None:
     case = cases_of(name)[0]
     graph = replace(case.graph, tensors=[*case.graph.tensors])
     index = graph.nodes[0].outputs[0]
-    graph.tensors[index] = Tensor("y", (), "int8", graph.tensors[index].quantization)
+    graph.tensors[index] = replace(graph.tensors[index], shape=())
     assert operator_of(graph.nodes[0]).infer(graph, graph.nodes[0])[0].shape == case.graph.tensors[index].shape

@@ -184,7 +184,7 @@ def test_reading_the_twin_again_writes_the_same_bytes(name: str) -> None:
     for case in cases_of(name):
         data = write_tflite(case.graph)
         names = [builtin for builtin, _ in builtins(case.graph)]
-        if len(names) == 1 and names != ["QUANTIZE"]:
+        if len(names) == 1 and names[0] in registry()[name].tflite:
             again = write_tflite(read_tflite_bytes(data))
             assert again == data or 1 in case.graph.tensors[1].shape
             assert write_tflite(read_tflite_bytes(again)) == again

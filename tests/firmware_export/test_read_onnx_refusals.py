@@ -107,12 +107,6 @@ def test_a_value_dequantized_with_another_scale_is_refused() -> None:
     assert "another scale than it was quantized with" in refusal(net, y)
 
 
-def test_a_value_quantized_again_with_another_scale_is_refused() -> None:
-    net = Qdq((1, 2, 4, 4))
-    x = net.conv(net.input(), 3)
-    assert "quantized again with another scale" in refusal(net, net.quantized(x, 0.123, 4, net.shapes[x]))
-
-
 def test_a_value_quantized_in_two_ways_is_refused() -> None:
     net = Qdq((1, 2, 4, 4))
     x = net.input()

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from bundle import Bundle
-from example_cases import Case, cases_of, differences
+from example_cases import Case, cases_of, differences, random_values
 from graph_builder import Build
 from second_implementation import IMPLEMENTATIONS, compute, divide_by_power, doubling_high_mul, exp_on_negative, reciprocal
 
@@ -33,8 +33,8 @@ def test_examples(name: str) -> None:
 
 def random_case(label: str, graph: Graph, seed: int = 0, vectors: int = 2) -> Case:
     rng = np.random.default_rng(seed)
-    shapes = [graph.tensors[index].shape for index in graph.inputs]
-    inputs = tuple(tuple(rng.integers(-128, 128, shape).astype(np.int8) for shape in shapes) for _ in range(vectors))
+    tensors = [graph.tensors[index] for index in graph.inputs]
+    inputs = tuple(tuple(random_values(tensor, rng) for tensor in tensors) for _ in range(vectors))
     return Case(label, graph, inputs, tuple(tuple(simulate(graph, *vector)) for vector in inputs))
 
 
