@@ -69,12 +69,9 @@ class SerialTransport:
             line.baudrate = self.baud or DEFAULT_BAUD
             line.timeout, line.write_timeout = _READ_SECONDS, _WRITE_SECONDS  # pyserial's own defaults block for ever
             line.dtr = line.rts = False  # before opening: a change afterwards resets some boards
-            if "://" in self.description:
-                line.open()
-            else:
+            if "://" not in self.description:
                 line.exclusive = True
-                line.open()
-                line.reset_input_buffer()
+            line.open()  # drops what a port has received before
             self._serial = line
         except (OSError, ValueError, OverflowError, termios.error) as error:  # SerialException is an OSError
             self.close()

@@ -337,6 +337,19 @@ def test_a_foreign_frame_does_not_cost_the_cached_answer(board: SimulatedBoard) 
     assert board.exchange(request) == first
 
 
+def test_every_hello_starts_a_session_at_sequence_zero(board: SimulatedBoard) -> None:
+    line = SimulatedLine(board)
+    link = connected(line)
+    for _ in range(3):
+        link.run(image_of(board))
+        board.power_on()
+    link.run(image_of(board))
+    frames = [FrameReader().feed(data)[0] for data in line.sent]
+    hellos = [frame for frame in frames if frame.type == FrameType.HELLO]
+    assert len(hellos) == 4 and {frame.sequence for frame in hellos} == {0}
+    assert len({frame.session for frame in hellos}) == 4 and 0 not in {frame.session for frame in hellos}
+
+
 def test_the_link_finds_back_after_losing_count(board: SimulatedBoard) -> None:
     """Another program's hello between two images looks like a reset: the link says hello again and goes on."""
     link = connected(SimulatedLine(board))
