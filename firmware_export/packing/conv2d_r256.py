@@ -11,9 +11,13 @@ from firmware_export.operators import Constant, LayerCode
 from firmware_export.operators._accumulator import OutputStage, int8_weights, int32_bias
 from firmware_export.operators._checks import int8_image
 from firmware_export.operators._window import Window
-from firmware_export.packing.r256 import ELEMENTS, Records, clamp_fields, general_stage_fields, pack
+from firmware_export.packing.r256 import ELEMENTS, Records, clamp_fields, general_fields, pack
 from firmware_export.requantize import Int64
 
+SHIFTS = (10, 7, 13, 16)
+"""Shifts of the kernels' forms, most usual first: shift n takes scale ratios 2^-p of about p in n - 7 < p < n / 2 + 5."""
+CHANNELS = 2
+"""In one record."""
 PIXELS = 3
 """NN_R256_PIXELS of runtime/step_r256.h."""
 STEP_BYTES = 24
@@ -65,22 +69,24 @@ def conv2d_code(window: Window, weights: Array, bias: Int64, zero_point: int, st
     Raises:
         Unpackable: see r256.pack; the fallback is conv2d.c.
     """
-    reading = Reading.of(window)
-    records = pack(reading.order(weights.astype(np.int64)), bias, zero_point, stage)
-    fields = window.fields() | clamp_fields(stage) | general_stage_fields(stage, records)
-    values = {"limit": records.limit, "outputs": weights.shape[0], "steps": records.steps, "rows": reading.rows}
+    reading, outputs = Reading.of(window), weights.shape[0]
+    matrix = reading.order(weights.astype(np.int64))
+    records = pack(matrix, bias, zero_point, stage, group=CHANNELS, words=reading.steps, shifts=SHIFTS)
+    limit = records.words.size - 1 + outputs % CHANNELS
+    values = {"limit": limit, "outputs": outputs, "steps": reading.steps, "rows": reading.rows, "fill": zero_point}
     values |= {"row_words": reading.row_words, "row_tail": reading.row_tail, "gathered": int(reading.gathered)}
-    values |= {"fill": zero_point, "rounding": records.rounding}
-    fields |= {"weights": "{weights}"} | {name: str(value) for name, value in values.items()}
+    values |= {"rounding": records.rounding}
+    fields = {"weights": "{weights}"} | {name: str(value) for name, value in values.items()} | window.fields()
+    kernel = "general" if records.form is None else f"{records.form_name}_{records.form.shift}"
     return LayerCode(
-        function=f"nn_conv2d_r256_{records.kernel}",
+        function=f"nn_conv2d_r256_{kernel}",
         params_type="nn_conv2d_r256_params",
-        fields=fields,
-        constants=(Constant("weights", records.words), *(stage.constants() if records.is_general else ())),
+        fields=fields | clamp_fields(stage) | general_fields(stage, records),
+        constants=(Constant("weights", records.words), *(stage.constants() if records.form is None else ())),
         sources=("conv2d_r256.c", "step_r256.c", "window.c"),
-        scratch_bytes=_scratch_bytes(window, reading, records, weights.shape[0]),
+        scratch_bytes=_scratch_bytes(window, reading, records, outputs),
         summary=f"{window.summary()}, {'x'.join(map(str, (*window.size, window.channels)))} -> "
-        f"{'x'.join(map(str, (*window.output, weights.shape[0])))}, r256 {records.kernel}",
+        f"{'x'.join(map(str, (*window.output, outputs)))}, r256 {kernel}",
     )
 
 
@@ -102,7 +108,7 @@ def conv2d_layer(graph: Graph, node: Node) -> LayerCode:
 def _scratch_bytes(window: Window, reading: Reading, records: Records, outputs: int) -> int:
     """Expanded pixels, copied windows and row ends, and for the general kernel the sums of all channels."""
     copies = _round_up(window.taps * window.channels) + _round_up(reading.rows * reading.row_tail)
-    sums = (outputs + 1) // 2 * 2 * PIXELS * 4 if records.is_general else 0
+    sums = (outputs + 1) // 2 * 2 * PIXELS * 4 if records.form is None else 0
     return reading.steps * STEP_BYTES + PIXELS * copies + sums
 
 

@@ -12,7 +12,7 @@ accumulator. The fast kernels hold 256 * accumulator + start, which leaves 8 bit
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -25,8 +25,10 @@ from firmware_export.requantize import INT8_MAX, INT8_MIN, Int64, requantize
 FRACTION_BITS = 8
 """The kernels accumulate 2^8 times the sum."""
 STEPS: Int64 = np.arange(INT8_MIN + 1, INT8_MAX + 1, dtype=np.int64)
-SEARCH = 24
+SEARCH = 400
 """How many factors on each side of the nearest one are tried."""
+ROUNDINGS = (0, 1, -1, 2, -2, 3, -3)
+"""What is added to the rounding of the signed form; each shifts the grid of starts by another fraction."""
 MAX_NEGATIVE = 1 << 10
 """More than two accumulators: the reference shifts negative ones by one step of its first rounding, 1 to 2 accumulators."""
 _UNIT = 1 << FRACTION_BITS
@@ -131,15 +133,25 @@ def linear_form(stage: Stage, shift: int) -> LinearForm:
 
 
 def signed_form(stage: Stage, shift: int) -> SignedForm:
-    """The signed form of all channels.
+    """The signed form of all channels; of the roundings about the zero point, the first with which every channel has one.
 
     Raises:
         Unpackable: some channel has none with this shift.
     """
-    rounding = (2 * stage.zero_point + 1) << (shift - 1)
+    reason = Unpackable("no rounding was tried")
+    for offset in ROUNDINGS:
+        try:
+            return _signed_form(stage, shift, ((2 * stage.zero_point + 1) << (shift - 1)) + offset)
+        except Unpackable as error:
+            reason = error
+    raise reason
+
+
+def _signed_form(stage: Stage, shift: int, rounding: int) -> SignedForm:
     found = _per_channel(stage, lambda steps, at, c: _signed_channel(stage, shift, rounding, steps, at, c))
     constant, value = _constants(stage)
-    start = np.where(constant, (value - stage.zero_point) << (shift + 2), found[0])
+    wanted = (value << shift) + (1 << (shift - 1)) - rounding
+    start = np.where(constant, wanted << 2, found[0])
     return SignedForm(shift, rounding, start, np.where(constant, 1 << 30, found[1]), np.where(constant, 0, found[2]), constant)
 
 
@@ -161,12 +173,12 @@ def _per_channel(stage: Stage, search: Callable[[Int64, Int64, int], tuple[int, 
 
 
 def _linear_channel(stage: Stage, shift: int, steps: Int64, at: Int64, channel: int) -> tuple[int, int, int]:
-    for factor in _factors(stage, shift, channel):
-        low, high = _start_range(steps << (32 + shift), at, factor)
-        low = max(low, -_INT32_MAX - _UNIT * int(stage.low[channel]))
-        high = min(high, _INT32_MAX - _UNIT * int(stage.high[channel]))
-        if low <= high:
-            return (low + high) // 2, factor, 0
+    least, most = -_INT32_MAX - _UNIT * int(stage.low[channel]), _INT32_MAX - _UNIT * int(stage.high[channel])
+    for factors in _factors(stage, shift, channel):
+        low, high = _start_range(steps << (32 + shift), at, factors)
+        low, high = np.maximum(low, least), np.minimum(high, most)
+        for place in np.flatnonzero(low <= high):
+            return int(low[place] + high[place]) // 2, int(factors[place]), 0
     raise Unpackable(f"channel {channel} has no linear form with shift {shift}")
 
 
@@ -178,34 +190,45 @@ def _signed_channel(stage: Stage, shift: int, rounding: int, steps: Int64, at: I
     if _UNIT * max(-int(stage.low[channel]), int(stage.high[channel])) > _INT32_MAX - 2 * MAX_NEGATIVE:
         raise Unpackable(f"channel {channel} may reach 2^23")
     targets = (steps << (32 + shift)) - (rounding << 32)
-    for factor in _factors(stage, shift, channel):
-        low, high = _start_range(targets[at > 0], at[at > 0], factor)
-        start = (max(low, 0) + min(high, MAX_NEGATIVE)) // 2
-        low, high = _start_range(targets[at < 0], at[at < 0], factor)
-        negative = min(max(start - (low + high) // 2, 0), MAX_NEGATIVE)
-        one = [np.array([value], np.int64) for value in (start, factor, negative)]
-        form = SignedForm(shift, rounding, one[0], one[1], one[2], np.zeros(1, bool))
-        if start >= 0 and np.all(form.apply(at, 0) >= steps) and np.all(form.apply(at - 1, 0) < steps):
-            return start, factor, negative
+    for factors in _factors(stage, shift, channel):
+        low, high = _start_range(targets[at > 0], at[at > 0], factors)
+        starts = (np.maximum(low, 0) + np.minimum(high, MAX_NEGATIVE)) // 2
+        lower, upper = _start_range(targets[at < 0], at[at < 0], factors)
+        negatives = np.clip(starts - (lower + upper) // 2, 0, MAX_NEGATIVE)
+        for place in np.flatnonzero((low <= high) & (lower <= upper) & (starts >= 0)):
+            one = [values[place : place + 1] for values in (starts, factors, negatives)]
+            form = SignedForm(shift, rounding, one[0], one[1], one[2], np.zeros(1, bool))
+            if np.all(form.apply(at, 0) >= steps) and np.all(form.apply(at - 1, 0) < steps):
+                return int(starts[place]), int(factors[place]), int(negatives[place])
     raise Unpackable(f"channel {channel} has no signed form with shift {shift}")
 
 
-def _factors(stage: Stage, shift: int, channel: int) -> list[int]:
-    """The factor nearest to multiplier * 2^(shift of the stage - 31) * 2^(32 + shift - 8), then others around it, int32.
+def _factors(stage: Stage, shift: int, channel: int) -> Iterator[Int64]:
+    """Factors to try, nearest first: to multiplier * 2^(shift of the stage - 31) * 2^(32 + shift - 8), int32.
 
-    They are so far apart that the step farthest from zero moves by a fourth of the resolution.
+    They are so far apart that the step farthest from zero moves by a 32nd of the resolution.
     """
     exponent = int(stage.shift[channel]) + 1 + shift - FRACTION_BITS
     multiplier = int(stage.multiplier[channel])
     nearest = multiplier << exponent if exponent >= 0 else (multiplier + (1 << (-exponent - 1))) >> -exponent
-    apart = max(1, nearest * nearest >> (42 + shift))
-    near = (nearest + apart * offset for offset in sorted(range(-SEARCH, SEARCH + 1), key=abs))
-    return [factor for factor in near if 0 < factor <= _INT32_MAX]
+    if not 0 < nearest <= _INT32_MAX:
+        raise Unpackable(f"channel {channel} has a factor that shift {shift} does not hold")
+    apart = max(1, nearest * nearest >> (45 + shift))
+    for offsets in _OFFSETS:
+        factors = nearest + apart * offsets
+        yield factors[(factors > 0) & (factors <= _INT32_MAX)]
 
 
-def _start_range(targets: Int64, at: Int64, factor: int) -> tuple[int, int]:
+_OFFSETS = tuple(
+    np.array(sorted((k for k in range(-SEARCH, SEARCH + 1) if low <= abs(k) < high), key=abs), np.int64)
+    for low, high in ((0, 4), (4, 64), (64, SEARCH + 1))
+)
+"""In portions, because most channels need only the first."""
+
+
+def _start_range(targets: Int64, at: Int64, factors: Int64) -> tuple[Int64, Int64]:
     """All start with (256 * at + start) * factor >= targets and (256 * (at - 1) + start) * factor < targets, for every step."""
     if targets.size == 0:
-        return -(1 << 40), 1 << 40
-    first = -(-targets // factor) - _UNIT * at
-    return int(first.max()), int(first.min()) + _UNIT - 1
+        return np.full(factors.size, -(1 << 40)), np.full(factors.size, 1 << 40)
+    first = -(-targets // factors[:, None]) - _UNIT * at
+    return first.max(1), first.min(1) + _UNIT - 1

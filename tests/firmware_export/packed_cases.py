@@ -20,7 +20,9 @@ Packer = Callable[[Graph, Node], LayerCode]
 
 def packed_case(graph: Graph, packer: Packer, inputs: tuple[np.ndarray, ...], **places: tuple[int, ...]) -> Case:
     """A packed call of a graph's only node, with the simulator's answer."""
-    return Case(packer(graph, graph.nodes[0]), inputs, simulate(graph, *inputs)[0], **places)
+    node = graph.nodes[0]
+    given = tuple(inputs[graph.inputs.index(index)] for index in graph.activation_inputs(node))
+    return Case(packer(graph, node), given, simulate(graph, *inputs)[0], **places)
 
 
 def example_layers(operator: str, packer: Packer) -> Iterator[tuple[str, Case]]:
