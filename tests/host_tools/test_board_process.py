@@ -121,7 +121,7 @@ def test_five_thousand_images_over_a_bad_line(firmware: Path, rate: float) -> No
 
 
 def restarted_images(firmware: Path, restarts: int, seed: int) -> None:
-    transport = RestartingTransport(ProcessTransport([str(firmware / "firmware")]), every=4, seed=seed)
+    transport = RestartingTransport(ProcessTransport([str(firmware / "firmware")]), every=10, seed=seed)
     link = Link(transport, EXPECTED, margin=MARGIN)
     link.connect()
     for image in images(100_000, seed):
