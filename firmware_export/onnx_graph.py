@@ -42,6 +42,8 @@ MAX_COPIED = 2**28
 CLAMPS = ("Relu", "Clip")
 KEEPS_QUANTIZATION = ("MaxPool",)
 """Operators whose output is stored like their input, so that they need no QuantizeLinear behind them."""
+SEVERAL_OUTPUTS = ("Split",)
+"""Operators of which each output becomes a node of its own."""
 FUSES_CLAMP = ("Conv", "Gemm", "MatMul", "Add", "AveragePool", "MaxPool")
 """Operators of which a Relu or Clip behind them becomes a part, as in TFLite; behind others it is a node of its own."""
 READS_FLATTENED = ("Gemm", "MatMul")
@@ -137,7 +139,7 @@ class OnnxReader:
         elif source is not None and node.op_type in KEEPS_QUANTIZATION:
             self._dequantized[output] = self._make_node(node, self._graph.tensors[source].quantization, None)
         else:
-            self._pending[output] = node
+            self._pending |= {name: node for name in node.output if name}
 
     def _dequantize(self, node: NodeProto) -> int:
         name = node.input[0] if node.input else ""
@@ -200,7 +202,7 @@ class OnnxReader:
             index = self._restored(self._dequantized[name], quantization, bounds)
         elif name in self._pending and self._pending[name].op_type in _operators_by_type():
             fused = self._pending[name].op_type in FUSES_CLAMP
-            index = self._make_node(self._pending[name], quantization, bounds if fused else None)
+            index = self._make_node(self._pending[name], quantization, bounds if fused else None, name)
             index = index if fused else self._restored(index, quantization, bounds)
         else:
             raise GraphError(f"quantizes '{shown(name)}', which no supported operator before it computes")
@@ -222,13 +224,15 @@ class OnnxReader:
             self._orders[output] = self._orders[index]
         return output
 
-    def _make_node(self, file_node: NodeProto, quantization: Quantization | None, clamp: Bounds | None) -> int:
-        """Adds the node of a compute operator whose output is stored with `quantization`; returns its output."""
-        if len(file_node.output) != 1:
+    def _make_node(self, file_node: NodeProto, quantization: Quantization | None, clamp: Bounds | None, name: str = "") -> int:
+        """Adds the node of a compute operator's output `name` (default: the only one), stored with `quantization`."""
+        if len(file_node.output) != 1 and file_node.op_type not in SEVERAL_OUTPUTS:
             raise GraphError(f"{file_node.op_type} has {len(file_node.output)} outputs; supported: 1")
         inputs = self._in_our_order(file_node, tuple(self._operand(file_node, name) for name in file_node.input))
-        output = self._add_tensor(Tensor(shown(file_node.output[0]), (), "int8", quantization))
-        match = OnnxMatch(file_node.op_type, attributes_of(file_node), inputs, (output,), clamp, self._graph)
+        names = list(file_node.output)
+        place = names.index(name) if name else 0
+        output = self._add_tensor(Tensor(shown(names[place]), (), "int8", quantization))
+        match = OnnxMatch(file_node.op_type, attributes_of(file_node), inputs, (output,), clamp, self._graph, place, len(names))
         with damage(f"'{shown(file_node.name or file_node.output[0])}' ({file_node.op_type})", named=True):
             self._append(file_node.op_type, match)
         return output

@@ -12,10 +12,12 @@ from onnx import ModelProto
 from firmware_export.activation import UNBOUNDED, Bounds, Clamp, clamp_of
 from firmware_export.check import check
 from firmware_export.geometry import MAX_WINDOW, same_padding
-from firmware_export.graph import ABSENT, Array, Graph, GraphError, Quantization, Tensor
+from firmware_export.graph import ABSENT, Array, Graph, GraphError, Node, Quantization, Tensor
 from firmware_export.model_file import damage, read_model_bytes
 
 Padding = tuple[int, int, int, int]
+MAX_ARGUMENTS = 64
+"""Integers of a constant that tells an operator what to do."""
 NHWC_FROM_NCHW = (0, 3, 1, 2)
 """ONNX axis -> our axis, of a rank-4 activation."""
 
@@ -29,6 +31,7 @@ class OnnxMatch:
         such as axes); constants have ONNX's layout (OIHW), activations of rank 4 their NHWC shape.
     outputs: indexes of the int8 tensors behind the QuantizeLinear. Their shape is not known yet (it is ()); it is
         filled in with what the node infers.
+    place, output_count: which of the operator's outputs this is, and how many it has (Split).
     clamp: real bounds of a Relu or Clip between the operator and the QuantizeLinear; None if there is none.
     """
 
@@ -38,6 +41,8 @@ class OnnxMatch:
     outputs: tuple[int, ...]
     clamp: Bounds | None
     graph: Graph
+    place: int = 0
+    output_count: int = 1
 
     def input(self, place: int) -> Tensor:
         """The tensor at a place of the inputs. Raises GraphError if there is none."""
@@ -56,6 +61,17 @@ class OnnxMatch:
             raise GraphError(f"input {place} '{tensor.name}' is computed; expected a constant")
         return tensor.data
 
+    def has(self, place: int) -> bool:
+        """Whether there is an input at a place."""
+        return place < len(self.inputs) and self.inputs[place] != ABSENT
+
+    def integers(self, place: int) -> tuple[int, ...]:
+        """The numbers of an input that must be a constant (axes, sizes). Raises GraphError if it is computed or no numbers."""
+        data = self.constant(place)
+        if data.dtype.kind != "i" or data.size > MAX_ARGUMENTS:
+            raise GraphError(f"input {place} is {data.dtype} {data.shape}; supported: up to {MAX_ARGUMENTS} integers")
+        return tuple(int(value) for value in data.reshape(-1).tolist())
+
     def add_constant(self, name: str, array: Array, quantization: Quantization | None = None) -> int:
         """Adds a constant (weights in our layout) to the graph and returns its index."""
         self.graph.tensors.append(Tensor(name, array.shape, str(array.dtype), quantization, array))
@@ -70,6 +86,23 @@ class OnnxMatch:
         if not -rank <= onnx_axis < rank:
             raise GraphError(f"axis {onnx_axis} of a tensor with {rank} dimensions")
         return NHWC_FROM_NCHW[onnx_axis % rank] if rank == 4 else onnx_axis % rank
+
+    def onnx_axes(self, rank: int) -> tuple[int, ...]:
+        """The ONNX axis of each of our axes."""
+        return (0, 2, 3, 1) if rank == 4 else tuple(range(rank))
+
+    def requantized(self, place: int) -> int:
+        """The tensor at a place of the inputs, stored as the output is: itself, or a quantize node's result.
+
+        Operators that move values compute nothing, so their inputs take on the output's scale before.
+        """
+        x, y = self.input(place), self.output()
+        if x.quantization == y.quantization or x.is_constant:
+            return self.inputs[place]
+        self.graph.tensors.append(Tensor(f"{x.name}/requantized", x.shape, x.dtype, y.quantization))
+        index = len(self.graph.tensors) - 1
+        self.graph.nodes.append(Node("quantize", (self.inputs[place],), (index,)))
+        return index
 
     def window(self, key: str, default: int = 1) -> tuple[int, int]:
         """An attribute with one value for each of h and w, e.g. "strides". Raises GraphError for another count."""

@@ -25,6 +25,8 @@ from firmware_export.operators import Operator, registry
 
 SCHEMA_VERSION = 3
 BUDGET_FACTOR = 16
+MAX_ARGUMENTS = 64
+"""Integers of a constant that tells an operator what to do: two for each dimension, or the sizes of a split."""
 TYPE_NAMES: dict[int, str] = {code: name.lower() for name, code in vars(schema.TensorType).items() if not name.startswith("_")}
 BUILTIN_NAMES: dict[int, str] = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
 FLOAT_EDGES = ("QUANTIZE", "DEQUANTIZE")
@@ -73,6 +75,17 @@ class TfliteOperator:
         if place >= len(self.outputs):
             raise GraphError(f"output {place} is missing")
         return self.graph.tensors[self.outputs[place]]
+
+    def integers(self, place: int) -> tuple[int, ...]:
+        """The numbers of an input that must be a constant (axes, sizes). Raises GraphError if it is computed or no numbers."""
+        tensor = self.input(place)
+        if tensor.data is None or tensor.dtype not in ("int32", "int64") or tensor.elements > MAX_ARGUMENTS:
+            found = "computed" if tensor.data is None else f"{tensor.dtype} {tensor.shape}"
+            raise GraphError(
+                f"input {place} '{tensor.name}' is {found}; supported: a constant of up to {MAX_ARGUMENTS} integers "
+                "(export with fixed shapes)"
+            )
+        return tuple(int(value) for value in tensor.data.reshape(-1).tolist())
 
     def clamp(self, activation: int) -> Clamp:
         """The int8 clamp that a schema.ActivationFunctionType means on the first output."""

@@ -49,6 +49,24 @@ def dequantize(graph: Graph, node: Node, inputs: Arrays) -> np.ndarray:
     return np.array(found, np.float32).reshape(y.shape)
 
 
+def transpose(graph: Graph, node: Node, inputs: Arrays) -> np.ndarray:
+    """Every element to its new place."""
+    perm = node.integers("perm")
+    found = np.zeros(tuple(inputs[0].shape[axis] for axis in perm), np.int8)
+    for place in np.ndindex(inputs[0].shape):
+        found[tuple(place[axis] for axis in perm)] = inputs[0][place]
+    return found
+
+
+def strided_slice(graph: Graph, node: Node, inputs: Arrays) -> np.ndarray:
+    """Every element of the output from its place in the input."""
+    begin, stride, size = (node.integers(key) for key in ("begin", "stride", "size"))
+    found = np.zeros(size, np.int8)
+    for place in np.ndindex(size):
+        found[place] = inputs[0][tuple(b + s * i for b, s, i in zip(begin, stride, place, strict=True))]
+    return found.reshape(graph.tensors[node.outputs[0]].shape)
+
+
 MOVEMENTS: dict[str, Callable[[Graph, Node, Arrays], np.ndarray | Arrays]] = {
-    implementation.__name__: implementation for implementation in (quantize, dequantize)
+    implementation.__name__: implementation for implementation in (quantize, dequantize, transpose, strided_slice)
 }

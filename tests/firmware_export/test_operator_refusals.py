@@ -275,6 +275,38 @@ TABLE["dequantize"] = (
     "uint8 1",
     [*EDGE, (tensor(-1, dtype="int8"), "output 'y' is int8; supported: float32")],
 )
+MOVED = [
+    (tensor(0, dtype="uint8"), "input 0 'x' is uint8; supported: int8"),
+    (tensor(0, quantization=None), "'x' has no quantization"),
+    (inputs(None), "input 0 is missing"),
+    (scales(-1, 77.0), "output scale 77 zero point 0; supported: the same for both"),
+    (inputs(), "0 inputs and 1 outputs; expected 1 and 1"),
+]
+TABLE["transpose"] = (
+    "by (3, 2, 1, 0), 4",
+    [
+        *MOVED,
+        (attribute("perm", (0, 1, 2)), r"perm is \(0, 1, 2\); expected 4 integers"),
+        (attribute("perm", (0, 1, 2, 2)), r"perm is \(0, 1, 2, 2\); expected each of 0 to 3 once"),
+        (attribute("perm", (0, 1, 2, -1)), "expected each of 0 to 3 once"),
+        (attribute("perm", None), "perm is None; expected 4 integers"),
+    ],
+)
+TABLE["strided_slice"] = (
+    "(1, 5): (0, 3) by (3, 2), 0",
+    [
+        *MOVED,
+        (attribute("stride", (1, 0)), "a slice of 1 from 3 on by 0 of 5 elements; supported: inside of the tensor"),
+        (attribute("begin", (1, 3)), "a slice of 1 from 1 on by 3 of 1 elements"),
+        (attribute("begin", (0, -1)), "a slice of 1 from -1 on"),
+        (attribute("size", (1, 2)), "a slice of 2 from 3 on by 2 of 5"),
+        (attribute("size", (0, 1)), "a slice of 0 from 0 on"),
+        (attribute("begin", 0), "begin is 0; expected 2 integers"),
+        (attribute("shape", (2,)), r"shape is \(2,\); expected 1 elements"),
+        (attribute("shape", (-1, -1)), r"shape is \(-1, -1\); expected 1 elements"),
+        (attribute("shape", None), "shape is None"),
+    ],
+)
 REFUSALS = [
     pytest.param(name, label, change, message, id=f"{name}-{place}")
     for name, (label, refusals) in TABLE.items()
