@@ -94,7 +94,6 @@ def test_the_real_firmware_answers(firmware: Path) -> None:
         assert link.tensor(image, 1, 1) == fake_layers(image)[1][1]
         assert link.selftest() and link.stats().runs == 50
         assert link.run(image).cycles is None
-    assert link.statistics.retries == 0
 
 
 def faulty_images(firmware: Path, rate: float, count: int) -> None:
@@ -122,7 +121,7 @@ def test_five_thousand_images_over_a_bad_line(firmware: Path, rate: float) -> No
 
 def restarted_images(firmware: Path, restarts: int, seed: int) -> None:
     transport = RestartingTransport(ProcessTransport([str(firmware / "firmware")]), every=10, seed=seed)
-    link = Link(transport, EXPECTED, margin=MARGIN)
+    link = Link(transport, EXPECTED, margin=2 * MARGIN)
     link.connect()
     for image in images(100_000, seed):
         assert link.run(image).outputs == fake_outputs(image)
