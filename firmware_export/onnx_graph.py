@@ -44,7 +44,7 @@ KEEPS_QUANTIZATION = ("MaxPool",)
 """Operators whose output is stored like their input, so that they need no QuantizeLinear behind them."""
 SEVERAL_OUTPUTS = ("Split",)
 """Operators of which each output becomes a node of its own."""
-FUSES_CLAMP = ("Conv", "Gemm", "MatMul", "Add", "AveragePool", "MaxPool")
+FUSES_CLAMP = ("Conv", "Gemm", "MatMul", "Add", "Sub", "Mul", "AveragePool", "MaxPool")
 """Operators of which a Relu or Clip behind them becomes a part, as in TFLite; behind others it is a node of its own."""
 READS_FLATTENED = ("Gemm", "MatMul")
 """Operators whose constant weights can be reordered where a flattened image is read."""

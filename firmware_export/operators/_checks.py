@@ -27,6 +27,10 @@ def int8_activation(graph: Graph, index: int, what: str) -> Tensor:
     tensor = graph.tensors[index]
     if tensor.is_constant:
         raise GraphError(f"{what} '{tensor.name}' is a constant; supported: computed tensors")
+    return _int8_tensor(tensor, what)
+
+
+def _int8_tensor(tensor: Tensor, what: str) -> Tensor:
     if tensor.dtype != "int8":
         raise GraphError(f"{what} '{tensor.name}' is {tensor.dtype}; supported: int8")
     if not math.isfinite(tensor.scale) or tensor.scale <= 0 or not INT8_MIN <= tensor.zero_point <= INT8_MAX:
@@ -40,6 +44,13 @@ def int8_activation(graph: Graph, index: int, what: str) -> Tensor:
 def int8_input(graph: Graph, node: Node, place: int = 0) -> Tensor:
     """An input that is an int8 activation."""
     return int8_activation(graph, node.inputs[place], f"input {place}")
+
+
+def int8_operand(graph: Graph, node: Node, place: int) -> Tensor:
+    """An input that is an int8 activation or constant with one scale. Raises GraphError for anything else."""
+    if node.inputs[place] == ABSENT or not graph.tensors[node.inputs[place]].is_constant:
+        return int8_input(graph, node, place)
+    return _int8_tensor(graph.tensors[node.inputs[place]], f"input {place}")
 
 
 def int8_output(graph: Graph, node: Node) -> Tensor:

@@ -3,12 +3,7 @@
 
 #include <stdint.h>
 
-/* One side of the sum, or the sum: scale relative to the common one as multiplier * 2^(shift - 31), shift <= 0. */
-typedef struct {
-    int32_t multiplier;
-    int8_t shift;
-    int16_t zero_point;
-} nn_add_scale;
+#include "add_scale.h"
 
 typedef struct {
     uint32_t size; /* elements */

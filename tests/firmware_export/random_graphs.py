@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 from graph_builder import Build
+from random_elementwise import binary_step, table_step
 
 from firmware_export.check import check
 from firmware_export.graph import Graph, Quantization, Tensor
@@ -22,8 +23,9 @@ class RandomGraph:
         self.inputs = [self.activation(self.image_shape()) for _ in range(self.pick(1, 2))]
         self.live = list(self.inputs)
         makers: list[Callable[[], int | None]] = [
-            self.conv, self.conv, self.depthwise, self.fully_connected, self.add, self.average_pool, self.max_pool,
+            self.conv, self.conv, self.depthwise, self.fully_connected, self.average_pool, self.max_pool,
             self.mean, self.reshape, self.relu, self.softmax,
+            *[lambda: binary_step(self)] * 3, *[lambda: table_step(self)] * 2,
         ]  # fmt: skip
         for _ in range(steps or self.pick(2, 8)):
             made = makers[self.pick(0, len(makers) - 1)]()
@@ -124,16 +126,6 @@ class RandomGraph:
         scale = self.build.tensors[x].scale * 0.012 * 74 * 73 * np.sqrt(depth) / 40
         y = self.activation((self.build.tensors[x].elements // depth, outputs), scale)
         return self.build.node("fully_connected", (x, weights, self.build.bias(x, weights, outputs)), y, clamp=self.clamp(y))
-
-    def add(self) -> int | None:
-        """A sum with anything of the same shape, itself included."""
-        x = self.source()
-        assert x is not None
-        fitting = [i for i in self.live if self.build.tensors[i].shape == self.build.tensors[x].shape]
-        other = fitting[self.pick(0, len(fitting) - 1)]
-        scale = self.build.tensors[x].scale + self.build.tensors[other].scale
-        y = self.activation(self.build.tensors[x].shape, scale)
-        return self.build.node("add", (x, other), y, clamp=self.clamp(y))
 
     def pool(self, op: str, same_only: bool) -> int | None:
         """A pool; its output has its input's quantization."""

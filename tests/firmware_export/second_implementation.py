@@ -22,6 +22,7 @@ from second_arithmetic import (
     stored,
     wrapped,
 )
+from second_implementation_elementwise import ELEMENTWISE
 from second_implementation_lookup import LOOKUPS
 from second_implementation_movement import MOVEMENTS
 
@@ -92,23 +93,6 @@ def fully_connected(graph: Graph, node: Node, inputs: Arrays) -> np.ndarray:
         total = sum(int(w) * (int(x) - zero) for w, x in zip(weights[o], rows[b], strict=True))
         output[b, o] = accumulated(graph, node, o, total)
     return output.reshape(graph.tensors[node.outputs[0]].shape)
-
-
-def add(graph: Graph, node: Node, inputs: Arrays) -> np.ndarray:
-    """20 bits of headroom, twice the larger scale."""
-    a, b = (graph.tensors[index] for index in node.inputs)
-    y = graph.tensors[node.outputs[0]]
-    common = 2 * max(scale_of(a), scale_of(b))
-    factors = [multiplier_of(scale_of(side) / common) for side in (a, b)]
-    last = multiplier_of(common / (2**20 * scale_of(y)))
-    output = np.zeros(y.shape, np.int8)
-    for place in np.ndindex(y.shape):
-        total = sum(
-            scaled((int(values[place]) - side.zero_point) * 2**20, *factor)
-            for values, side, factor in zip(inputs, (a, b), factors, strict=True)
-        )
-        output[place] = stored(scaled(wrapped(total), *last), y.zero_point, node.integers("clamp"))
-    return output
 
 
 def pool(graph: Graph, node: Node, inputs: Arrays, reduce: Callable[[list[int]], int]) -> np.ndarray:
@@ -190,10 +174,10 @@ def softmax(graph: Graph, node: Node, inputs: Arrays) -> np.ndarray:
     return output.reshape(inputs[0].shape)
 
 
-IMPLEMENTATIONS: dict[str, Callable[[Graph, Node, Arrays], np.ndarray | Arrays]] = (LOOKUPS | MOVEMENTS) | {
+IMPLEMENTATIONS: dict[str, Callable[[Graph, Node, Arrays], np.ndarray | Arrays]] = (ELEMENTWISE | LOOKUPS | MOVEMENTS) | {
     implementation.__name__: implementation
     for implementation in (
-        conv2d, depthwise_conv2d, fully_connected, add, average_pool2d, max_pool2d, mean, reshape, relu, softmax
+        conv2d, depthwise_conv2d, fully_connected, average_pool2d, max_pool2d, mean, reshape, relu, softmax
     )
 }  # fmt: skip
 

@@ -140,12 +140,12 @@ TABLE: dict[str, tuple[str, list[tuple[Change, str]]]] = {
         ],
     ),
     "add": (
-        "random 0",
+        "same shape, constant None",
         [
             (inputs(0), "1 inputs and 1 outputs; expected 2 and 1"),
             (inputs(0, None), "input 1 is missing"),
-            (tensor(1, shape=(1, 99)), r"a sum of .* and \(1, 99\); supported: the same shape"),
-            (data(1, np.zeros((1, 2), np.int8)), "is a constant; supported: computed"),
+            (tensor(1, shape=(1, 99)), r"inputs of .* and \(1, 99\); supported: shapes that broadcast"),
+            (data(1, np.zeros((1, 2), np.int16)), "input 1 'b' is int16; supported: int8"),
             (scales(-1, 1e-30), r"output scale 1e-30; supported: at most 2\^19 times larger"),
             (attribute("clamp", None), "clamp is None"),
         ],
@@ -197,6 +197,55 @@ TABLE: dict[str, tuple[str, list[tuple[Change, str]]]] = {
     ),
 }
 TABLE |= {
+    "sub": (
+        "same shape, constant None",
+        [
+            (inputs(0), "1 inputs and 1 outputs; expected 2 and 1"),
+            (inputs(None, 1), "input 0 is missing"),
+            (tensor(0, shape=(1, 3, 4, 2)), r"inputs of \(1, 3, 4, 2\) and \(1, 3, 4, 5\); supported: shapes that broadcast"),
+            (data(1, np.zeros((7, 5), np.int8)), r"inputs of \(1, 3, 4, 5\) and \(7, 5\); supported"),
+            (all_of(*(data(place, np.zeros((1, 5), np.int8)) for place in range(2))), "both inputs 'a' and 'b' are constants"),
+            (scales(-1, 1e-30), r"output scale 1e-30; supported: at most 2\^19 times larger"),
+            (attribute("clamp", (1, 0)), r"clamp is 1\.\.0; supported"),
+        ],
+    ),
+    "mul": (
+        "channels, constant 1",
+        [
+            (scales(1, 0.1, 0.1), "input 1 'b' is quantized per channel|'b' is quantized per channel; expected one scale"),
+            (scales(1, 0.1, zero_point=128), "input 1 'b' has scale .* and zero point 128; supported"),
+            (tensor(0, dtype="uint8"), "input 0 'a' is uint8; supported: int8"),
+            (scales(-1, 1e-30), r"the scales make a factor of .*; supported: below 2\^30"),
+            (attribute("clamp", None), "clamp is None"),
+            (data(1, np.zeros((2, 5), np.int32)), "input 1 'b' is int32; supported: int8"),
+        ],
+    ),
+    "minimum": (
+        "same shape, constant None",
+        [
+            (scales(-1, 7.0), "output scale 7 zero point 0; supported: the same for both"),
+            (scales(0, 7.0), "input scale 7 zero point 0, output scale .*; supported: the same for both"),
+            (scales(1, 7.0), "input scale 7 zero point 0, output scale .*; supported: the same for both"),
+            (inputs(0), "1 inputs and 1 outputs; expected 2 and 1"),
+        ],
+    ),
+    "maximum": (
+        "one value, constant 1",
+        [
+            (scales(1, 7.0), "input scale 7 zero point 0, output scale .*; supported: the same for both"),
+            (tensor(1, quantization=None), "'b' has no quantization"),
+            (inputs(0, None), "input 1 is missing"),
+        ],
+    ),
+    "prelu": (
+        "channels, constant 1",
+        [
+            (scales(-1, 1e-30), r"the scales make a factor of .*; supported: below 2\^30"),
+            (scales(1, 1e12), r"the scales make a factor of .*; supported: below 2\^30"),
+            (inputs(0), "1 inputs and 1 outputs; expected 2 and 1"),
+            (tensor(-1, dtype="int16"), "output 'y' is int16; supported: int8"),
+        ],
+    ),
     "logistic": (
         "scale 0.05",
         [
