@@ -91,8 +91,10 @@ def add_layer(graph: Graph, node: Node) -> LayerCode:
     """The call of a kernel of add_linear.c for a checked add node.
 
     Raises:
-        Unpackable: no linear form is exact; the fallback is add.c.
+        Unpackable: different shapes, a constant, or no linear form is exact; the fallback is the operator's own call.
     """
+    if OPERATOR.emit(graph, node).function != "nn_add":
+        raise Unpackable("the inputs are no two activations of one shape")
     a, b, y = int8_input(graph, node, 0), int8_input(graph, node, 1), int8_output(graph, node)
     low, high = clamp_attribute(node)
     form = linear_sum(_unclamped(graph, node), (a.scale / y.scale, b.scale / y.scale), (a.zero_point, b.zero_point))

@@ -110,6 +110,8 @@ def test_ties_take_the_signed_sum() -> None:
 def test_sums_without_linear_form_say_so() -> None:
     reasons = refused_layers("add", add_layer)
     assert reasons["add relu"] == "no linear form is exact for all pairs"
+    assert reasons["add channels, constant None"] == reasons["add same shape, constant 0"]
+    assert reasons["add channels, constant 1"] == "the inputs are no two activations of one shape"
     assert reasons["add one side vanishes"] == "scale ratios 1e-12 and 1"
     with pytest.raises(Unpackable):
         linear_sum(np.zeros((256, 256), np.int64), (0.5, 0.5), (0, 0))
