@@ -58,7 +58,7 @@ class Stage:
         Raises:
             Unpackable: a factor above 1 may make the reference wrap around.
         """
-        if np.any(np.maximum(-self.low, self.high) << np.maximum(self.shift, 0) >= 1 << 30):
+        if np.any(np.maximum(-self.low, self.high) << np.maximum(self.shift, 0) > _INT32_MAX - _UNIT):
             raise Unpackable("a requantized sum may leave int32")
         channel = np.arange(self.low.size)[:, None]
         begin = np.broadcast_to(self.low[:, None], (self.low.size, STEPS.size)).copy()
@@ -126,7 +126,7 @@ def linear_form(stage: Stage, shift: int) -> LinearForm:
     Raises:
         Unpackable: some channel has none with this shift.
     """
-    found = _per_channel(stage, lambda steps, at, c: _linear_channel(stage, shift, steps, at, c))
+    found = _per_channel(stage, lambda steps, c: _linear_channel(stage, shift, steps, c))
     constant, value = _constants(stage)
     start = np.where(constant, ((value << (shift + 2)) + (1 << (shift + 1))), found[0])
     return LinearForm(shift, start, np.where(constant, 1 << 30, found[1]), constant)
@@ -148,7 +148,7 @@ def signed_form(stage: Stage, shift: int) -> SignedForm:
 
 
 def _signed_form(stage: Stage, shift: int, rounding: int) -> SignedForm:
-    found = _per_channel(stage, lambda steps, at, c: _signed_channel(stage, shift, rounding, steps, at, c))
+    found = _per_channel(stage, lambda steps, c: _signed_channel(stage, shift, rounding, steps, c))
     constant, value = _constants(stage)
     wanted = (value << shift) + (1 << (shift - 1)) - rounding
     start = np.where(constant, wanted << 2, found[0])
@@ -162,61 +162,88 @@ def _constants(stage: Stage) -> tuple[npt.NDArray[np.bool_], Int64]:
     return first == last, first
 
 
-def _per_channel(stage: Stage, search: Callable[[Int64, Int64, int], tuple[int, int, int]]) -> Int64:
-    """search(steps, their thresholds, channel) for every channel that has a step inside its reach: int64 [3, channels]."""
+def _per_channel(stage: Stage, search: Callable[[_Steps, int], tuple[int, int, int]]) -> Int64:
+    """search(steps, channel) for every channel that has a step inside its reach: int64 [3, channels]."""
     found = np.zeros((3, stage.low.size), np.int64)
     for channel, thresholds in enumerate(stage.thresholds):
-        live = (thresholds > stage.low[channel]) & (thresholds <= stage.high[channel])
-        if live.any():
-            found[:, channel] = search(STEPS[live], thresholds[live], channel)
+        steps = _Steps(thresholds, int(stage.low[channel]), int(stage.high[channel]))
+        if np.any(steps.reached & steps.missed):
+            found[:, channel] = search(steps, channel)
     return found
 
 
-def _linear_channel(stage: Stage, shift: int, steps: Int64, at: Int64, channel: int) -> tuple[int, int, int]:
-    least, most = -_INT32_MAX - _UNIT * int(stage.low[channel]), _INT32_MAX - _UNIT * int(stage.high[channel])
+@dataclass(frozen=True)
+class _Steps:
+    """Where one channel steps, all 255 of STEPS. Proof at these places is proof everywhere, because a form never falls."""
+
+    at: Int64
+    low: int
+    high: int
+
+    @property
+    def reached(self) -> npt.NDArray[np.bool_]:
+        """Steps that some reachable accumulator takes: the form must have taken them at `at`."""
+        return self.at <= self.high
+
+    @property
+    def missed(self) -> npt.NDArray[np.bool_]:
+        """Steps that some reachable accumulator has not taken: nor must the form have, at `at - 1`."""
+        return self.at > self.low
+
+    def proves(self, form: LinearForm | SignedForm) -> bool:
+        """Whether a form of this one channel is the reference."""
+        reached, missed = self.reached, self.missed
+        taken = np.all(form.apply(self.at[reached], 0) >= STEPS[reached])
+        return bool(taken and np.all(form.apply(self.at[missed] - 1, 0) < STEPS[missed]))
+
+
+def _linear_channel(stage: Stage, shift: int, steps: _Steps, channel: int) -> tuple[int, int, int]:
+    least, most = -_INT32_MAX - _UNIT * steps.low, _INT32_MAX - _UNIT * steps.high
     for factors in _factors(stage, shift, channel):
-        low, high = _start_range(steps << (32 + shift), at, factors)
+        low, high = _start_range(STEPS << (32 + shift), steps.at, steps.reached, steps.missed, factors)
         low, high = np.maximum(low, least), np.minimum(high, most)
         for place in np.flatnonzero(low <= high):
             return int(low[place] + high[place]) // 2, int(factors[place]), 0
     raise Unpackable(f"channel {channel} has no linear form with shift {shift}")
 
 
-def _signed_channel(stage: Stage, shift: int, rounding: int, steps: Int64, at: Int64, channel: int) -> tuple[int, int, int]:
+def _signed_channel(stage: Stage, shift: int, rounding: int, steps: _Steps, channel: int) -> tuple[int, int, int]:
     """Accumulators from 0 and below 0 have their own start; each comes from the steps on its side.
 
     A start of 256 or more makes some negative accumulators go the other way, so the result is tried at every step.
     """
-    if _UNIT * max(-int(stage.low[channel]), int(stage.high[channel])) > _INT32_MAX - 2 * MAX_NEGATIVE:
+    if _UNIT * max(-steps.low, steps.high) > _INT32_MAX - 2 * MAX_NEGATIVE:
         raise Unpackable(f"channel {channel} may reach 2^23")
-    targets = (steps << (32 + shift)) - (rounding << 32)
+    targets, at = (STEPS << (32 + shift)) - (rounding << 32), steps.at
     for factors in _factors(stage, shift, channel):
-        low, high = _start_range(targets[at > 0], at[at > 0], factors)
+        low, high = _start_range(targets, at, steps.reached & (at >= 0), steps.missed & (at > 0), factors)
         starts = (np.maximum(low, 0) + np.minimum(high, MAX_NEGATIVE)) // 2
-        lower, upper = _start_range(targets[at < 0], at[at < 0], factors)
+        lower, upper = _start_range(targets, at, steps.reached & (at < 0), steps.missed & (at <= 0), factors)
         negatives = np.clip(starts - (lower + upper) // 2, 0, MAX_NEGATIVE)
         for place in np.flatnonzero((low <= high) & (lower <= upper) & (starts >= 0)):
             one = [values[place : place + 1] for values in (starts, factors, negatives)]
-            form = SignedForm(shift, rounding, one[0], one[1], one[2], np.zeros(1, bool))
-            if np.all(form.apply(at, 0) >= steps) and np.all(form.apply(at - 1, 0) < steps):
+            if steps.proves(SignedForm(shift, rounding, one[0], one[1], one[2], np.zeros(1, bool))):
                 return int(starts[place]), int(factors[place]), int(negatives[place])
     raise Unpackable(f"channel {channel} has no signed form with shift {shift}")
 
 
 def _factors(stage: Stage, shift: int, channel: int) -> Iterator[Int64]:
-    """Factors to try, nearest first: to multiplier * 2^(shift of the stage - 31) * 2^(32 + shift - 8), int32.
+    """Factors to try, int32: nearest to multiplier * 2^(shift of the stage - 31) * 2^(32 + shift - 8) first.
 
-    They are so far apart that the step farthest from zero moves by a 32nd of the resolution.
+    They are so far apart that the step farthest from zero moves by a 32nd of the resolution. Last comes the factor with which
+    the whole reach lies within one step, for channels that hardly move.
     """
     exponent = int(stage.shift[channel]) + 1 + shift - FRACTION_BITS
     multiplier = int(stage.multiplier[channel])
     nearest = multiplier << exponent if exponent >= 0 else (multiplier + (1 << (-exponent - 1))) >> -exponent
-    if not 0 < nearest <= _INT32_MAX:
+    if nearest > _INT32_MAX:
         raise Unpackable(f"channel {channel} has a factor that shift {shift} does not hold")
     apart = max(1, nearest * nearest >> (45 + shift))
     for offsets in _OFFSETS:
         factors = nearest + apart * offsets
         yield factors[(factors > 0) & (factors <= _INT32_MAX)]
+    reach = int(stage.high[channel]) - int(stage.low[channel]) + 1
+    yield np.array([min(_INT32_MAX, (1 << (32 + shift)) // (_UNIT * reach))], np.int64)
 
 
 _OFFSETS = tuple(
@@ -226,9 +253,14 @@ _OFFSETS = tuple(
 """In portions, because most channels need only the first."""
 
 
-def _start_range(targets: Int64, at: Int64, factors: Int64) -> tuple[Int64, Int64]:
-    """All start with (256 * at + start) * factor >= targets and (256 * (at - 1) + start) * factor < targets, for every step."""
-    if targets.size == 0:
-        return np.full(factors.size, -(1 << 40)), np.full(factors.size, 1 << 40)
-    first = -(-targets // factors[:, None]) - _UNIT * at
-    return first.max(1), first.min(1) + _UNIT - 1
+def _start_range(
+    targets: Int64, at: Int64, reached: npt.NDArray[np.bool_], missed: npt.NDArray[np.bool_], factors: Int64
+) -> tuple[Int64, Int64]:
+    """The least and the greatest start for each factor (none if the least is the greater one).
+
+    (256 * at + start) * factor >= target for the reached steps, (256 * (at - 1) + start) * factor < target for the missed ones.
+    """
+    first = -(-targets // np.maximum(factors, 1)[:, None]) - _UNIT * at
+    low = first[:, reached].max(1, initial=-(1 << 44))
+    high = first[:, missed].min(1, initial=1 << 44) + _UNIT - 1
+    return low, high

@@ -128,7 +128,7 @@ def test_a_sum_that_may_leave_24_bits_has_no_signed_form() -> None:
 
 def test_a_factor_above_one_that_may_wrap() -> None:
     with pytest.raises(Unpackable, match="may leave int32"):
-        linear_form(stage_of([3.0], -128, [-(1 << 28)], [1 << 28]), 7)
+        linear_form(stage_of([3.0], -128, [-(1 << 29)], [1 << 29]), 7)
 
 
 def test_reachable_is_tight() -> None:
