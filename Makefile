@@ -10,14 +10,14 @@ TOOLCHAIN ?= auto
 PYTHON  ?= $(shell command -v python3.11 || command -v python3)
 
 PY      := .venv/bin/python
-OPTIONS := $(if $(DATA),data.folder=$(DATA)) $(SET) --build $(BUILD)
-EXPORT  := --board $(BOARD) --toolchain $(TOOLCHAIN)
-RUN     := --board $(BOARD) --target $(TARGET) $(if $(IMAGES),--images $(IMAGES))
+OPTIONS := $(if $(DATA),"data.folder=$(DATA)") $(SET) --build "$(BUILD)"
+EXPORT  := --board "$(BOARD)" --toolchain $(TOOLCHAIN)
+RUN     := --board "$(BOARD)" --target "$(TARGET)" $(if $(IMAGES),--images $(IMAGES))
 SETUP   := .venv/.runtime
 DEV     := .venv/.dev
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pipeline train compress export firmware run layers exact bench test test-long test-tensorflow lint clean
+.PHONY: help setup check pipeline train compress export firmware run layers exact bench test test-long test-tensorflow lint clean
 
 help: ## list the targets and the variables
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,7 +46,12 @@ $(DEV): $(SETUP) requirements-dev.txt
 
 setup: $(SETUP) ## install what the programs need into .venv
 
-pipeline: train compress firmware run ## the whole way: images in, checked answers of the (virtual) board out
+check: $(SETUP) ## look at recipe, steps, board, target and compiler before anything runs
+	@$(PY) -m compress $(RECIPE) $(OPTIONS) --check
+	@$(PY) -m firmware_export $(RECIPE) $(OPTIONS) $(EXPORT) --check
+	@$(PY) -m host_tools check $(RECIPE) $(OPTIONS) $(RUN)
+
+pipeline: check train compress firmware run ## the whole way: images in, checked answers of the (virtual) board out
 
 train: $(SETUP) ## regularised training of the float model
 	@$(PY) -m train $(RECIPE) $(OPTIONS)
@@ -67,7 +72,7 @@ layers: firmware ## name the first layer in which the board differs from the sim
 	@$(PY) -m host_tools layers $(RECIPE) $(OPTIONS) $(RUN)
 
 exact: firmware ## compare simulator, C, emulators and outside interpreters byte for byte
-	@$(PY) -m host_tools exact $(RECIPE) $(OPTIONS) $(if $(IMAGES),--images $(IMAGES))
+	@$(PY) -m host_tools exact $(RECIPE) $(OPTIONS) --board "$(BOARD)" $(if $(IMAGES),--images $(IMAGES))
 
 bench: $(SETUP) ## speed, instructions, flash, RAM and stack of the built recipes
 	@$(PY) -m host_tools bench $(RECIPE) $(OPTIONS)
@@ -86,5 +91,7 @@ lint: $(DEV) ## ruff and mypy
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 
-clean: ## remove everything built (keeps .venv)
-	@rm -rf $(BUILD)
+clean: ## remove everything that was built (keeps .venv)
+	@for folder in "$(BUILD)"/*/; do \
+	    if [ -e "$$folder/.lock" ] || [ -e "$$folder/bench.json" ]; then rm -rf "$$folder"; fi; done
+	@rmdir "$(BUILD)" 2>/dev/null || true

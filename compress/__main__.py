@@ -12,7 +12,7 @@ import torch
 import train
 from compress.method import Candidate, Context, Step, methods, plan_steps
 from compress.outputs import INT8_ONNX, MODEL, Measurement, figures, measure, summary, table, write_float, write_int8
-from recipes.artifacts import Stage, run_program, source_hash
+from recipes.artifacts import OneLineParser, Stage, run_program, source_hash
 from recipes.recipe import Recipe, load_recipe
 from train.checkpoint import load_model
 from train.data import load_dataset
@@ -25,6 +25,9 @@ def main(arguments: list[str]) -> int:
     options = _parser().parse_intermixed_args(arguments)
     recipe = load_recipe(options.recipe, options.overrides)
     steps = plan_steps(recipe.compress)
+    if options.check:
+        print(f"check: recipe {recipe.name}, steps {', '.join(step.name for step in steps) or 'none'}", flush=True)
+        return 0
     root = Path(options.build) / recipe.name
     with Stage(root, "compress", _config(recipe), [root / "train" / MODEL]) as stage:
         if stage.unchanged:
@@ -75,7 +78,7 @@ def _config(recipe: Recipe) -> dict[str, object]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="python -m compress",
         description=__doc__,
         epilog=_methods_help(),
@@ -89,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
         help="changes of the recipe, such as compress.steps.0.prune.ratio=0.4",
     )
     parser.add_argument("--build", metavar="DIR", default="build", help="folder of all artifacts (default: build)")
+    parser.add_argument("--check", action="store_true", help="only check the recipe and its steps")
     return parser
 
 

@@ -17,8 +17,8 @@ from typing import Any
 from torch import fx, nn
 
 import compress
-from recipes.artifacts import UsageError
-from recipes.recipe import CompressSection, Section, TrainSection, did_you_mean, parse
+from recipes.artifacts import UsageError, did_you_mean
+from recipes.recipe import CompressSection, Section, TrainSection, parse
 from train.data import Dataset
 from train.models import ModelConfig
 

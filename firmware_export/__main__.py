@@ -12,7 +12,7 @@ from firmware_export.board import Board, board_names, load_board
 from firmware_export.export import export_model
 from firmware_export.image import ImageReport, build_image, toolchain_for
 from firmware_export.report import report_text
-from recipes.artifacts import Stage, read_manifest, run_program, source_hash
+from recipes.artifacts import OneLineParser, Stage, read_manifest, run_program, source_hash
 from recipes.recipe import FirmwareExportSection, Recipe, apply_override, load_recipe, parse
 
 INT8_MODEL = "compress/model_int8.onnx"
@@ -37,6 +37,10 @@ def main(arguments: list[str]) -> int:
     options = _parser().parse_intermixed_args(arguments)
     board = None if options.board is None else load_board(options.board)
     recipe, model = _recipe_and_model(options.recipe, options.overrides, Path(options.build))
+    if options.check:
+        label = toolchain_for(board, options.toolchain).label if board is not None else "no board"
+        print(f"check: recipe {recipe.name}, {options.board or 'C sources only'}, {label}", flush=True)
+        return 0
     root = Path(options.build) / recipe.name
     _export(root, model, recipe.firmware_export)
     if board is not None:
@@ -104,7 +108,7 @@ def _source() -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="python -m firmware_export",
         description=__doc__,
         epilog=EXAMPLES,
@@ -119,6 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--toolchain", choices=("auto", "gcc", "zig"), default="auto", help="compiler for the boards (default: gcc, else zig)"
     )
+    parser.add_argument("--check", action="store_true", help="only check recipe, board and compiler")
     return parser
 
 

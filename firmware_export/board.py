@@ -10,8 +10,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from firmware_export.toolchain import CORES, FPUS
-from recipes.artifacts import UsageError
-from recipes.recipe import Section, did_you_mean, parse
+from recipes.artifacts import UsageError, did_you_mean
+from recipes.recipe import Section, parse
 
 BOARDS = Path(__file__).parent / "boards"
 

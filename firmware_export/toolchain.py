@@ -16,8 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from recipes.artifacts import ArtifactError, PipelineError, UsageError
-from recipes.recipe import did_you_mean
+from recipes.artifacts import ArtifactError, PipelineError, UsageError, did_you_mean
 
 
 class ToolchainError(PipelineError):
@@ -63,6 +62,14 @@ _FREESTANDING = (
     "-fomit-frame-pointer",
 )
 _TIMEOUT_S = 600
+_DISK_PROBLEMS = (
+    "No space left on device",
+    "File size limit exceeded",
+    "File too large",
+    "Disk quota exceeded",
+    "Read-only file system",
+)
+"""What compilers and linkers print when it is the disk that failed, not the source."""
 
 
 @dataclass(frozen=True)
@@ -128,9 +135,10 @@ class Toolchain:
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise ToolchainError(f"{action}: {self.command[0]} could not be run ({error}); check the installation") from None
-        if "No space left on device" in result.stderr:
+        full = next((text for text in _DISK_PROBLEMS if text.lower() in result.stderr.lower()), None)
+        if full is not None:
             raise ArtifactError(
-                f"{action}: no space left on the device; free some space and run again (earlier artifacts are intact)"
+                f"{action}: {full.lower()}; make room for the output and run again (earlier artifacts are intact)"
             )
         if result.returncode != 0:
             raise ToolchainError(f"{action}: {self.label} failed: {_first_message(result.stderr)}")
@@ -141,13 +149,13 @@ def arm_toolchain(preference: str = "auto") -> Toolchain:
     """The compiler for the boards.
 
     Args:
-        preference: "gcc" (arm-none-eabi-gcc), "zig", or "auto": gcc where it is installed, else zig. The environment
-            variable TOOLCHAIN wins over it.
+        preference: "gcc" (arm-none-eabi-gcc), "zig", or "auto": what the environment variable TOOLCHAIN names, else
+            gcc where it is installed, else zig.
     Raises:
         ToolchainError: none is installed.
         UsageError: an unknown name.
     """
-    choice = os.environ.get("TOOLCHAIN") or preference
+    choice = preference if preference != "auto" else os.environ.get("TOOLCHAIN") or "auto"
     if choice not in ("auto", "gcc", "zig"):
         raise UsageError(f"unknown toolchain '{choice}'; known: auto, gcc, zig{did_you_mean(choice, ('auto', 'gcc', 'zig'))}")
     gcc = shutil.which("arm-none-eabi-gcc")
@@ -172,7 +180,10 @@ def host_toolchain() -> Toolchain:
     Raises:
         ToolchainError: none is installed, or $CC cannot be run.
     """
-    chosen = shlex.split(os.environ.get("CC", ""))
+    try:
+        chosen = shlex.split(os.environ.get("CC", ""))
+    except ValueError as error:
+        raise ToolchainError(f"CC is set to '{os.environ['CC']}': {error}; set it to a C compiler or unset it") from None
     if chosen:
         if shutil.which(chosen[0]) is None:
             raise ToolchainError(f"CC is set to '{chosen[0]}', which is not installed; unset CC or set it to a C compiler")

@@ -5,23 +5,24 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
 
 from serial.tools.list_ports import comports
 
 from firmware_export.board import load_board
 from host_tools.bench import bench
+from host_tools.board import check_target
 from host_tools.exact import exact, plan_targets
 from host_tools.inspect_device import inspect_layers, print_hello, print_selftest
 from host_tools.report import rebuild_report
 from host_tools.run import Order, run, target_folder
-from recipes.artifacts import UsageError, run_program
-from recipes.recipe import did_you_mean, load_recipe
+from recipes.artifacts import OneLineParser, UsageError, did_you_mean, run_program
+from recipes.recipe import load_recipe
 
 DEFAULT_BOARD, DEFAULT_TARGET = "netduinoplus2", "unicorn"
 
 COMMANDS = {
     "run": "stream the test images, check every answer, write results.json and report.html (this is done without a command)",
+    "check": "look at recipe, board and target, and do nothing",
     "layers": "compare every layer of one image with the simulator and name the first wrong element",
     "info": "print what the device says of itself: board, clock, model, tensors",
     "selftest": "let the device check its built-in known answers",
@@ -47,14 +48,6 @@ EXAMPLES = """examples:
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """Raises a UsageError, one line, instead of printing the usage and leaving."""
-
-    def error(self, message: str) -> NoReturn:
-        """Says what is wrong with the options."""
-        raise UsageError(f"{message}; see {self.prog} --help")
-
-
 def main(arguments: list[str]) -> int:
     """Runs one command; returns the exit code."""
     command, rest = _split(arguments)
@@ -70,9 +63,9 @@ def _split(arguments: list[str]) -> tuple[str, list[str]]:
     return "run", arguments
 
 
-def _parser(command: str, recipe: bool = True) -> _Parser:
+def _parser(command: str, recipe: bool = True) -> OneLineParser:
     epilog = f"{_commands_help()}\n{EXIT_CODES}\n{EXAMPLES}" if command == "run" else EXIT_CODES
-    parser = _Parser(
+    parser = OneLineParser(
         prog="python -m host_tools" + ("" if command == "run" else f" {command}"),
         description=__doc__ if command == "run" else COMMANDS[command].capitalize() + ".",
         epilog=epilog,
@@ -90,7 +83,7 @@ def _commands_help() -> str:
     return "commands (python -m host_tools COMMAND RECIPE ...; COMMAND --help for its options):\n" + "\n".join(lines) + "\n"
 
 
-def _add_device(parser: _Parser) -> None:
+def _add_device(parser: OneLineParser) -> None:
     parser.add_argument("--board", metavar="B", help=f"a folder of firmware_export/boards (default: {DEFAULT_BOARD})")
     parser.add_argument(
         "--target",
@@ -101,7 +94,7 @@ def _add_device(parser: _Parser) -> None:
     _add_images(parser)
 
 
-def _add_images(parser: _Parser) -> None:
+def _add_images(parser: OneLineParser) -> None:
     parser.add_argument("--images", metavar="N", type=_positive, help="only the first N test images (default: the recipe's)")
 
 
@@ -133,7 +126,10 @@ def _on_device(command: str, arguments: list[str]) -> int:
         parser.add_argument("--image", metavar="I", type=_natural, default=0, help="which test image (default: 0)")
     options = parser.parse_intermixed_args(arguments)
     order = _order(options, options.target)
-    if command == "run":
+    check_target(order.target, order.board)
+    if command == "check":
+        print(f"check: recipe {order.recipe.name}, board {order.board.name} and target {order.target} go together", flush=True)
+    elif command == "run":
         run(order)
     elif command == "layers":
         inspect_layers(order, options.image)

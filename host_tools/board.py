@@ -21,8 +21,7 @@ import serial.tools.list_ports
 
 from firmware_export.board import Board
 from host_tools.errors import LinkError
-from recipes.artifacts import UsageError
-from recipes.recipe import did_you_mean
+from recipes.artifacts import UsageError, did_you_mean
 
 DEFAULT_BAUD = 115200
 TARGETS = ("host", "unicorn", "qemu", "serial:PORT[:BAUD]")
@@ -238,6 +237,18 @@ def parse_serial(target: str) -> tuple[str, int | None]:
     return match[1], baud
 
 
+def check_target(target: str, board: Board) -> None:
+    """Raises UsageError when there is no such target, or it does not go with the board."""
+    if target.startswith("serial:"):
+        parse_serial(target)
+        return
+    if target not in TARGETS:
+        raise UsageError(f"unknown target '{target}'{did_you_mean(target, TARGETS)}; known: {', '.join(TARGETS)}")
+    if (target == "host") != board.is_host:
+        wanted = "BOARD=host" if target == "host" else "BOARD= one of the parts"
+        raise UsageError(f"target '{target}' does not run firmware of board '{board.name}'; choose {wanted}")
+
+
 def open_target(target: str, board: Board, firmware_folder: Path) -> Transport:
     """The line that a target string names; `Link.connect` opens it.
 
@@ -249,14 +260,10 @@ def open_target(target: str, board: Board, firmware_folder: Path) -> Transport:
         UsageError: no such target, or one that does not go with the board.
         LinkError, ToolchainError: the emulator is not installed.
     """
+    check_target(target, board)
     if target.startswith("serial:"):
         port, baud = parse_serial(target)
         return SerialTransport(port, baud or (board.uart.baud if board.uart else DEFAULT_BAUD))
-    if target not in TARGETS:
-        raise UsageError(f"unknown target '{target}'{did_you_mean(target, TARGETS)}; known: {', '.join(TARGETS)}")
-    if (target == "host") != board.is_host:
-        wanted = "BOARD=host" if target == "host" else "BOARD= one of the parts"
-        raise UsageError(f"target '{target}' does not run firmware of board '{board.name}'; choose {wanted}")
     if target == "host":
         return ProcessTransport([str(firmware_folder / "firmware")])
     from host_tools import emulator  # unicorn takes a while to load

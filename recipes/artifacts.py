@@ -7,12 +7,15 @@ stage checks the hashes in it before it reads anything.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import difflib
 import errno
 import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -23,6 +26,8 @@ from typing import Any, ClassVar, NoReturn
 
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 1
+STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+"""Errors of the operating system that are the disk's or the folder's, not the program's."""
 TRACEBACK = "EDGE_TRACEBACK"
 """Environment variable: when set, an error that was not foreseen shows its traceback."""
 
@@ -52,9 +57,17 @@ class ArtifactError(PipelineError):
 
 
 def sha256_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, as 64 hexadecimal digits."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    """SHA-256 of a file's bytes, as 64 hexadecimal digits.
+
+    Raises:
+        ArtifactError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ArtifactError(f"cannot read {path}: {reason}; check its permissions, or run its stage again") from error
 
 
 def canonical_json(value: Any) -> str:
@@ -126,6 +139,7 @@ def storage_error(path: Path, error: OSError) -> ArtifactError:
         errno.EFBIG: "the file size limit is reached; raise it (ulimit -f) and run again",
         errno.EROFS: "the file system is read-only; choose another build folder with BUILD=",
         errno.EACCES: "permission denied; choose a folder you may write with BUILD=",
+        errno.EPERM: "not permitted; choose a folder you may write with BUILD=",
     }
     reason = reasons.get(error.errno or 0, (error.strerror or str(error)).lower())
     return ArtifactError(f"cannot write {path}: {reason} (earlier artifacts are intact)")
@@ -188,7 +202,8 @@ class Stage:
         try:
             self._recover()
             self._input_hashes = {self._relative(path): verified_hash(path) for path in self._inputs}
-            self._key = sha256_json({"stage": self.name, "config": self.config, "inputs": self._input_hashes})
+            identity = {"stage": self.name, "config": self.config, "inputs": self._input_hashes}
+            self._key = sha256_json({**identity, "versions": package_versions()})
             self.unchanged = self._is_current()
             if not self.unchanged:
                 self._prepare_work()
@@ -199,7 +214,7 @@ class Stage:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._lock.__exit__()
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
+        if isinstance(error, OSError) and error.errno in STORAGE_ERRORS:
             raise storage_error(self.work, error) from error
 
     def finish(self, figures: Mapping[str, Any], summary: str) -> None:
@@ -224,6 +239,7 @@ class Stage:
                 "summary": summary,
                 "versions": package_versions(),
             }
+            self.manifest["digest"] = manifest_digest(self.manifest)
             write_json_atomic(self.work / MANIFEST, self.manifest)
             self._swap()
         except OSError as error:
@@ -245,11 +261,14 @@ class Stage:
 
     def _recover(self) -> None:
         """Ends a swap that was cut between its two renames."""
-        if self._old().exists():
-            if self.folder.exists():
-                shutil.rmtree(self._old())
-            else:
-                self._old().rename(self.folder)
+        try:
+            if self._old().exists():
+                if self.folder.exists():
+                    shutil.rmtree(self._old())
+                else:
+                    self._old().rename(self.folder)
+        except OSError as error:
+            raise storage_error(self._old(), error) from error
 
     def _is_current(self) -> bool:
         try:
@@ -265,7 +284,8 @@ class Stage:
         try:
             self.resumed = key_file.is_file() and key_file.read_text() == self._key
             if not self.resumed:
-                shutil.rmtree(self.work, ignore_errors=True)
+                if self.work.exists():
+                    shutil.rmtree(self.work)
                 self.work.mkdir(parents=True)
                 write_text_atomic(key_file, self._key)
         except OSError as error:
@@ -297,10 +317,17 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise ArtifactError(f"{path} not found: run the stage '{folder.name}' first (make pipeline runs them all)") from None
     except (ValueError, OSError) as error:
         raise ArtifactError(f"{path} is damaged ({error}); delete {folder} and run the stage again") from None
-    wanted = {"version", "stage", "key", "config", "inputs", "outputs", "figures", "summary"}
+    wanted = {"version", "stage", "key", "config", "inputs", "outputs", "figures", "summary", "digest"}
     if not isinstance(manifest, dict) or not wanted <= manifest.keys() or manifest["version"] != MANIFEST_VERSION:
         raise ArtifactError(f"{path} is not a version {MANIFEST_VERSION} manifest; delete {folder} and run the stage again")
+    if manifest["digest"] != manifest_digest(manifest):
+        raise ArtifactError(f"{path} was changed after its stage wrote it; delete {folder} and run the stage again")
     return manifest
+
+
+def manifest_digest(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 of a manifest's content, its own digest left out: a changed figure is as much damage as a changed file."""
+    return sha256_json({key: value for key, value in manifest.items() if key != "digest"})
 
 
 def verified_hash(path: Path) -> str:
@@ -349,7 +376,7 @@ def one_line_errors() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
+        if error.errno in STORAGE_ERRORS:
             _leave(str(storage_error(Path(error.filename or "output"), error)), ArtifactError.exit_code)
         _leave_unexpected(error)
     except MemoryError:
@@ -368,6 +395,23 @@ def _leave_unexpected(error: Exception) -> NoReturn:
 def _leave(message: str, code: int) -> NoReturn:
     print(f"error: {message}", file=sys.stderr, flush=True)
     sys.exit(code)
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """A command line that says in one line what is wrong with it, and names the nearest known option or choice."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises UsageError instead of printing the usage block."""
+        known = [option for action in self._actions for option in (*action.option_strings, *map(str, action.choices or ()))]
+        words = re.findall(r"--?\w[\w-]*|(?<=')[^']+(?=')", message.split("(choose")[0])
+        asked = next((word for word in words if word not in known), "")
+        raise UsageError(f"{message}{did_you_mean(asked, known)}; see {self.prog} --help")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """'; did you mean X?' for the nearest known word, or nothing."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean '{near[0]}'?" if near else ""
 
 
 def run_program(main: Callable[[list[str]], int]) -> NoReturn:

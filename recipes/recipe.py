@@ -7,7 +7,6 @@ and are checked with the same `parse`.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -15,7 +14,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from recipes.artifacts import UsageError
+from recipes.artifacts import UsageError, did_you_mean
 
 RECIPES = Path(__file__).parent
 
@@ -23,7 +22,7 @@ RECIPES = Path(__file__).parent
 class Section(BaseModel):
     """A part of a recipe: unknown keys are refused, values are checked, an instance never changes."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 class DataSection(Section):
@@ -127,10 +126,10 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     """
     file = find_recipe(path)
     try:
-        content = yaml.safe_load(file.read_text())
+        content = yaml.load(file.read_text(), _Loader)
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read recipe {file}: {error}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise UsageError(f"{file} is not YAML: {error}") from None
     if not isinstance(content, dict):
         raise UsageError(f"{file} holds {type(content).__name__}; expected sections such as 'train:'")
@@ -138,6 +137,18 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     for override in overrides:
         apply_override(content, override)
     return parse(Recipe, content, str(file))
+
+
+class _Loader(yaml.SafeLoader):
+    """As yaml.safe_load, but a key given twice is an error: the second would silently win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping whose keys all differ."""
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.YAMLError(f"key '{key}' is given twice (line {node.start_mark.line + 1})")
+        return super().construct_mapping(node, deep)
 
 
 def find_recipe(path: str | Path) -> Path:
@@ -159,7 +170,7 @@ def apply_override(content: dict[str, Any], override: str) -> None:
         raise UsageError(f"override '{override}' is not of the form section.key=value")
     try:
         value = yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, RecursionError):
         raise UsageError(f"override '{override}': the value is not YAML") from None
     target: Any = content
     for part in parts[:-1]:
@@ -206,7 +217,8 @@ def _explain(section: type[Section], error: Any) -> str:
     if error["type"] == "extra_forbidden":
         known = _known_keys(section, error["loc"][:-1])
         return f"unknown key '{dotted}'{did_you_mean(str(error['loc'][-1]), known)}; known: {', '.join(known)}"
-    return f"'{dotted}' is {error['input']!r}: {error['msg'].lower()}"
+    message = error["msg"]
+    return f"'{dotted}' is {error['input']!r}: {message[0].lower()}{message[1:]}"
 
 
 def _known_keys(section: type[Section], location: tuple[Any, ...]) -> list[str]:
@@ -217,9 +229,3 @@ def _known_keys(section: type[Section], location: tuple[Any, ...]) -> list[str]:
         if isinstance(annotation, type) and issubclass(annotation, Section):
             section = annotation
     return sorted(section.model_fields)
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """'; did you mean X?' for the nearest known word, or nothing."""
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean '{near[0]}'?" if near else ""

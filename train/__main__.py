@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from recipes.artifacts import Stage, run_program, source_hash, write_json_atomic
+from recipes.artifacts import OneLineParser, Stage, run_program, source_hash, write_json_atomic
 from recipes.recipe import Recipe, Section, TrainSection, load_recipe
 from train.checkpoint import save_model
 from train.curves import draw_curves
@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The command line, with every setting of the recipe's section train and its default."""
-    result = argparse.ArgumentParser(
+    result = OneLineParser(
         prog="python -m train", description=HELP, epilog=settings_help(), formatter_class=argparse.RawDescriptionHelpFormatter
     )
     result.add_argument("recipe", help="a recipe file, or the bare name of one in recipes/, e.g. digits")

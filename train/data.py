@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from recipes.artifacts import DataError, UsageError
-from recipes.recipe import DataSection, did_you_mean
+from recipes.artifacts import DataError, UsageError, did_you_mean
+from recipes.recipe import DataSection
 from train.download import download
 
 Uint8 = NDArray[np.uint8]

@@ -170,6 +170,49 @@ def test_a_damaged_manifest_is_an_error_for_readers(tmp_path: Path, text: str) -
     assert not make_stage(tmp_path).unchanged  # the stage itself just makes it again
 
 
+@pytest.mark.parametrize("key", ["figures", "summary", "config", "outputs"])
+def test_a_changed_manifest_is_damage(tmp_path: Path, key: str) -> None:
+    make_stage(tmp_path)
+    path = tmp_path / "train" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest[key] = {"accuracy": 0.9}
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(ArtifactError, match="was changed after its stage wrote it"):
+        artifacts.read_manifest(tmp_path / "train")
+    assert not make_stage(tmp_path).unchanged
+
+
+def test_another_version_of_a_package_runs_the_stage_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_stage(tmp_path)
+    monkeypatch.setattr(artifacts, "package_versions", lambda: {"torch": "9.9"})
+    assert not make_stage(tmp_path).unchanged
+    assert make_stage(tmp_path).unchanged
+
+
+def test_an_unreadable_file_is_an_artifact_error(tmp_path: Path) -> None:
+    folder = tmp_path / "a-folder"
+    folder.mkdir()
+    with pytest.raises(ArtifactError, match=r"cannot read .*is a directory"):
+        artifacts.sha256_file(folder)
+
+
+def test_no_permission_in_a_stage_is_one_error(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="permission denied; choose a folder"), Stage(tmp_path, "train", {}):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def test_leftovers_that_cannot_be_removed_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_stage(tmp_path)
+    make_stage(tmp_path, name="train.old")
+
+    def refuse(path: Path, **_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr("shutil.rmtree", refuse)
+    with pytest.raises(ArtifactError, match=r"cannot write .*train\.old: permission denied"):
+        make_stage(tmp_path)
+
+
 def test_an_error_in_a_stage_leaves_the_earlier_folder(tmp_path: Path) -> None:
     make_stage(tmp_path, epochs=3)
     with pytest.raises(DataError), Stage(tmp_path, "train", {"epochs": 4}) as stage:
@@ -267,6 +310,26 @@ def test_errors_become_one_line_and_an_exit_code(statement: str, code: int, word
     assert done.returncode == code
     assert done.stderr.count("\n") == 1
     assert words in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--bild", "x"], "unrecognized arguments: --bild x; did you mean '--build'?; see prog --help"),
+        (["--kind", "gccc"], "invalid choice: 'gccc'"),
+        (["--kind", "gccc"], "did you mean 'gcc'?"),
+        (["--build"], "expected one argument"),
+        (["zzz"], "unrecognized arguments: zzz; see prog --help"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(arguments: list[str], words: str) -> None:
+    parser = artifacts.OneLineParser(prog="prog")
+    parser.add_argument("--build")
+    parser.add_argument("--kind", choices=("gcc", "zig"))
+    with pytest.raises(UsageError) as caught:
+        parser.parse_args(arguments)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_exit_codes_of_the_base_classes_differ() -> None:

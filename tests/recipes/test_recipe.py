@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from recipes.artifacts import UsageError
-from recipes.recipe import RECIPES, Section, apply_override, did_you_mean, find_recipe, load_recipe, parse
+from recipes.artifacts import UsageError, did_you_mean
+from recipes.recipe import RECIPES, Section, apply_override, find_recipe, load_recipe, parse
 
 
 def recipe_file(folder: Path, text: str) -> Path:
@@ -59,6 +59,10 @@ def test_an_unknown_recipe_is_named_with_the_nearest_one(name: str, words: str) 
         ("firmware_export: {name: 'a b; c'}", "'firmware_export.name'"),
         ("firmware_export: {arithmetic: triple}", "'firmware_export.arithmetic' is 'triple'"),
         ("name: ../../etc", "'name' is '../../etc'"),
+        ("train: {learning_rate: .inf}", "'train.learning_rate' is inf"),
+        ("train: {epochs: 3, epochs: 4}", "key 'epochs' is given twice (line 1)"),
+        ("seed: 1\nseed: 2", "key 'seed' is given twice"),
+        ("[" * 5000, "is not YAML"),
         ("- a\n- b", "expected sections"),
         ("a: [1", "is not YAML"),
         ("a: !!python/object/apply:os.system ['true']", "is not YAML"),
@@ -94,6 +98,8 @@ def test_overrides_reach_sections_lists_and_new_sections(tmp_path: Path) -> None
         ("=3", "not of the form"),
         ("train..epochs=3", "not of the form"),
         ("train.epochs=[1", "not YAML"),
+        ("train.epochs=" + "[" * 5000, "not YAML"),
+        ("train.weight_decay=.inf", "'train.weight_decay' is inf"),
         ("compress.steps.4.prune.ratio=1", "'4' is not one of the entries 0 to 0"),
         ("compress.steps.x=1", "'x' is not one of the entries"),
         ("seed.low=1", "is a value, not a section"),
@@ -112,6 +118,11 @@ def test_an_override_makes_the_sections_on_its_way() -> None:
     content: dict[str, object] = {"train": None}
     apply_override(content, "train.augment.shift=1.5")
     assert content == {"train": {"augment": {"shift": 1.5}}}
+
+
+def test_patterns_are_shown_as_they_are(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"\[A-Za-z0-9\]"):
+        load_recipe(recipe_file(tmp_path, "name: ..."))
 
 
 def test_parse_names_the_place() -> None:
