@@ -1,4 +1,4 @@
-"""Steps of random models (random_graphs) that compute value by value: two inputs that broadcast, tables of one input."""
+"""Steps of random models (random_graphs) that compute value by value, or reduce axes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 BINARY = ("add", "sub", "mul", "minimum", "maximum", "prelu")
 TABLES = ("logistic", "tanh", "hard_swish", "leaky_relu")
+REDUCTIONS = ("mean", "sum", "reduce_max")
 STORED = {"logistic": Quantization.per_tensor(1 / 256, -128), "tanh": Quantization.per_tensor(1 / 128, 0)}
 
 
@@ -42,6 +43,21 @@ def table_step(net: RandomGraph) -> int:
         net.build.tensors[y] = Tensor(op, source.shape, "int8", STORED[op])
     attributes: dict[str, Attribute] = {"alpha": float(np.float32(net.rng.uniform(0, 0.5)))} if op == "leaky_relu" else {}
     return net.build.node(op, (x,), y, **attributes)
+
+
+def reduction_step(net: RandomGraph) -> int:
+    """One of REDUCTIONS over any axes but the batch."""
+    x = net.source()
+    assert x is not None
+    op, source = REDUCTIONS[net.pick(0, 2)], net.build.tensors[x]
+    axes = tuple(axis for axis in range(1, len(source.shape)) if net.rng.random() < 0.6) or (len(source.shape) - 1,)
+    keep_dims = net.pick(0, 1)
+    shape = tuple(1 if i in axes else size for i, size in enumerate(source.shape) if keep_dims or i not in axes)
+    count = source.elements / max(1, int(np.prod(shape)))
+    y = net.activation(shape, source.scale * {"mean": 0.5, "sum": count**0.5, "reduce_max": 1}[op])
+    if op == "reduce_max":
+        net.build.tensors[y] = Tensor(op, shape, "int8", source.quantization)
+    return net.build.node(op, (x,), y, axes=axes, keep_dims=keep_dims)
 
 
 def _partner(net: RandomGraph, x: int) -> int:

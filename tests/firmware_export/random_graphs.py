@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 from graph_builder import Build
-from random_elementwise import binary_step, table_step
+from random_elementwise import binary_step, reduction_step, table_step
 
 from firmware_export.check import check
 from firmware_export.graph import Graph, Quantization, Tensor
@@ -24,8 +24,8 @@ class RandomGraph:
         self.live = list(self.inputs)
         makers: list[Callable[[], int | None]] = [
             self.conv, self.conv, self.depthwise, self.fully_connected, self.average_pool, self.max_pool,
-            self.mean, self.reshape, self.relu, self.softmax,
-            *[lambda: binary_step(self)] * 3, *[lambda: table_step(self)] * 2,
+            self.reshape, self.relu, self.softmax,
+            *[lambda: binary_step(self)] * 3, *[lambda: table_step(self)] * 2, *[lambda: reduction_step(self)] * 2,
         ]  # fmt: skip
         for _ in range(steps or self.pick(2, 8)):
             made = makers[self.pick(0, len(makers) - 1)]()
@@ -144,15 +144,6 @@ class RandomGraph:
     def max_pool(self) -> int | None:
         """With any padding."""
         return self.pool("max_pool2d", same_only=False)
-
-    def mean(self) -> int | None:
-        """Over height and width."""
-        x = self.source(4)
-        if x is None:
-            return None
-        shape = self.build.tensors[x].shape
-        y = self.activation((1, shape[3]), self.build.tensors[x].scale / 2)
-        return self.build.node("mean", (x,), y, axes=(1, 2), keep_dims=0)
 
     def reshape(self) -> int | None:
         """To one row, or from a row to an image of one pixel."""

@@ -25,6 +25,7 @@ from second_arithmetic import (
 from second_implementation_elementwise import ELEMENTWISE
 from second_implementation_lookup import LOOKUPS
 from second_implementation_movement import MOVEMENTS
+from second_implementation_reductions import REDUCTIONS
 
 from firmware_export.graph import Graph, Node
 
@@ -121,23 +122,6 @@ def max_pool2d(graph: Graph, node: Node, inputs: Arrays) -> np.ndarray:
     return pool(graph, node, inputs, max)
 
 
-def mean(graph: Graph, node: Node, inputs: Arrays) -> np.ndarray:
-    """1 / count goes into the multiplier, with as many more bits as fit."""
-    x, y = graph.tensors[node.inputs[0]], graph.tensors[node.outputs[0]]
-    axes = node.integers("axes")
-    count = math.prod(x.shape[axis] for axis in axes)
-    multiplier, shift = multiplier_of(scale_of(x) / scale_of(y))
-    up = min(int(math.log2(count)), 32, 31 + shift)
-    multiplier, shift = (multiplier << up) // count, shift - up
-    sums: dict[tuple[int, ...], int] = {}
-    for place in np.ndindex(x.shape):
-        kept = tuple(0 if axis in axes else i for axis, i in enumerate(place))
-        sums[kept] = sums.get(kept, 0) + int(inputs[0][place]) - x.zero_point
-    clamp = node.integers("clamp") if "clamp" in node.attributes else (-128, 127)
-    values = [stored(scaled(total, multiplier, shift), y.zero_point, clamp) for total in sums.values()]
-    return np.array(values, np.int8).reshape(y.shape)
-
-
 def reshape(graph: Graph, node: Node, inputs: Arrays) -> np.ndarray:
     """The bytes in their order."""
     return np.frombuffer(inputs[0].tobytes(), np.int8).reshape(graph.tensors[node.outputs[0]].shape)
@@ -174,10 +158,11 @@ def softmax(graph: Graph, node: Node, inputs: Arrays) -> np.ndarray:
     return output.reshape(inputs[0].shape)
 
 
-IMPLEMENTATIONS: dict[str, Callable[[Graph, Node, Arrays], np.ndarray | Arrays]] = (ELEMENTWISE | LOOKUPS | MOVEMENTS) | {
+Implementation = Callable[[Graph, Node, Arrays], np.ndarray | Arrays]
+IMPLEMENTATIONS: dict[str, Implementation] = (ELEMENTWISE | LOOKUPS | MOVEMENTS | REDUCTIONS) | {
     implementation.__name__: implementation
     for implementation in (
-        conv2d, depthwise_conv2d, fully_connected, average_pool2d, max_pool2d, mean, reshape, relu, softmax
+        conv2d, depthwise_conv2d, fully_connected, average_pool2d, max_pool2d, reshape, relu, softmax
     )
 }  # fmt: skip
 

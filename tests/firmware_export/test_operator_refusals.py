@@ -156,10 +156,10 @@ TABLE: dict[str, tuple[str, list[tuple[Change, str]]]] = {
         "zero points (0, 0)",
         [
             (attribute("axes", ()), r"axes \(\); expected at least one"),
-            (attribute("axes", (1, 3)), r"axes \(1, 3\) of 4 dimensions; supported: ascending neighbours"),
-            (attribute("axes", (2, 1)), "supported: ascending neighbours"),
+            (attribute("axes", (1, 1)), r"axes \(1, 1\) of 4 dimensions; supported: ascending, each once"),
+            (attribute("axes", (2, 1)), "supported: ascending, each once"),
             (attribute("axes", (3, 4)), r"axes \(3, 4\) of 4 dimensions"),
-            (attribute("axes", (-1,)), "supported: ascending neighbours"),
+            (attribute("axes", (-1,)), "supported: ascending, each once"),
             (tensor(0, shape=(1, 4096, 4096, 1)), "a mean of 16,777,216 elements; supported: up to 8,388,608"),
             (scales(-1, 1e-30), r"the scales make a factor of .*; supported: below 2\^30"),
             (attribute("clamp", (3,)), "clamp is"),
@@ -244,6 +244,27 @@ TABLE |= {
             (scales(1, 1e12), r"the scales make a factor of .*; supported: below 2\^30"),
             (inputs(0), "1 inputs and 1 outputs; expected 2 and 1"),
             (tensor(-1, dtype="int16"), "output 'y' is int16; supported: int8"),
+        ],
+    ),
+    "sum": (
+        "zero points (0, 0)",
+        [
+            (attribute("axes", None), "axes None; expected at least one"),
+            (attribute("axes", (1.5,)), "expected at least one axis"),
+            (attribute("axes", (4,)), r"axes \(4,\) of 4 dimensions; supported: ascending"),
+            (tensor(0, shape=(1, 4096, 4096, 1)), "a sum of 16,777,216 elements; supported: up to 8,388,608"),
+            (scales(-1, 1e-30), r"the scales make a factor of .*; supported: below 2\^30"),
+            (attribute("clamp", (3,)), "clamp is"),
+            (inputs(), "0 inputs and 1 outputs; expected 1 and 1"),
+        ],
+    ),
+    "reduce_max": (
+        "over the rows",
+        [
+            (attribute("axes", (0, 9)), r"axes \(0, 9\) of 4 dimensions; supported: ascending"),
+            (scales(-1, 77.0), "output scale 77 zero point 0; supported: the same for both"),
+            (tensor(0, dtype="uint8"), "input 0 'x' is uint8; supported: int8"),
+            (inputs(0, 0), "2 inputs and 1 outputs; expected 1 and 1"),
         ],
     ),
     "logistic": (

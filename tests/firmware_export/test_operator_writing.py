@@ -164,7 +164,7 @@ def test_mean_writes_its_axes_and_whether_it_keeps_them() -> None:
     (operator,), writer = written(example("mean", "over everything"))
     axes = writer.tensor(operator.inputs[1]).data
     assert axes is not None and axes.tolist() == [1, 2, 3] and operator.options.keepDims is False
-    (operator,), _ = written(example("mean", "random 1"))
+    (operator,), _ = written(example("mean", "random 2"))
     assert operator.options.keepDims is True
 
 

@@ -17,7 +17,7 @@ ARENA_BYTES = 400_000
 NAMES = sorted(registry())
 LITERT_REFERENCE = ("conv2d", "depthwise_conv2d", "add", "average_pool2d", "max_pool2d", "mean", "reshape", "relu")
 """Where LiteRT's BUILTIN_REF has the double rounding; fully connected rounds once there, softmax uses a float table."""
-LITERT_REFERENCE += ("hard_swish", "leaky_relu", "sub", "mul", "minimum", "maximum", "prelu")
+LITERT_REFERENCE += ("hard_swish", "leaky_relu", "sub", "mul", "minimum", "maximum", "prelu", "reduce_max")
 LITERT_REFERENCE += ("quantize", "dequantize", "transpose", "strided_slice")
 C_TYPES = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "float32")
 
