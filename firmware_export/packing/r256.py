@@ -54,7 +54,7 @@ def pack(
     """
     channels, depth = weights.shape
     low, high = reachable(weights, bias, zero_point)
-    form = _shortest_form(Stage(stage.multiplier, stage.shift, stage.zero_point, low, high), shifts)
+    form = shortest_form(Stage(stage.multiplier, stage.shift, stage.zero_point, low, high), shifts)
     live = np.ones(channels, bool) if form is None else ~form.constant
     if np.any(live & ((low <= -_LIMIT) | (high >= _LIMIT))):
         raise Unpackable("a sum may leave 24 bits")
@@ -68,7 +68,8 @@ def pack(
     return Records(records.reshape(-1), records.shape[1], getattr(form, "rounding", 0), form)
 
 
-def _shortest_form(stage: Stage, shifts: tuple[int, ...]) -> LinearForm | SignedForm | None:
+def shortest_form(stage: Stage, shifts: tuple[int, ...]) -> LinearForm | SignedForm | None:
+    """The linear form with the first shift that has one, else the signed one; None if neither is exact for all channels."""
     for find in (linear_form, signed_form):
         for shift in shifts:
             try:
