@@ -19,6 +19,7 @@ from firmware_export.image import FitError, ImageReport, build_image, toolchain_
 from firmware_export.toolchain import host_toolchain
 from host_tools.board import open_target
 from host_tools.compare import Int8, MismatchError
+from host_tools.firmware import check_answering_board
 from host_tools.link import Link
 from host_tools.model import Model, load_model, simulated
 from host_tools.progress import progress
@@ -140,6 +141,7 @@ def emulated_row(recipe: Recipe, model: Model, board: Board, image: ImageReport,
     """Instructions and stack of an image in unicorn, whose cycle counter counts executed instructions."""
     images = random_images(model, CHECKED_IMAGES)
     with Link(open_target("unicorn", board, work), model.expected()) as link:
+        check_answering_board(link.hello, board, work, "unicorn")
         answers = [link.run(one.tobytes()) for one in images]
     counts = [answer.cycles for answer in answers if answer.cycles is not None]
     outputs = np.stack([np.frombuffer(answer.outputs, np.int8) for answer in answers])

@@ -15,11 +15,12 @@ from firmware_export.board import load_board
 from host_tools.board import open_target
 from host_tools.compare import Agreement, Int8, MismatchError, agreement, all_pairs, pairs_table
 from host_tools.fake_quant import fake_quant_outputs
+from host_tools.firmware import check_answering_board, stage_files
 from host_tools.link import Link
 from host_tools.model import INT8_ONNX, Model, load_model, simulated
 from host_tools.oracles import Advance, litert_reference_outputs, onnxruntime_outputs, tflite_micro_outputs
 from host_tools.progress import progress
-from host_tools.run import Order, code_hash, firmware_files, load_images, stage_files
+from host_tools.run import Order, code_hash, firmware_files, load_images
 from host_tools.stream import stream
 from recipes.artifacts import (
     PipelineError,
@@ -142,6 +143,7 @@ def device_answers(order: Order, model: Model, images: Int8, work: Path) -> Int8
     """The firmware's answers int8 [n, outputs] over its serial line; an interrupted run goes on where it stopped."""
     transport = open_target(order.target, order.board, order.firmware)
     with Link(transport, model.expected()) as link, progress(order.target, len(images)) as advance:
+        check_answering_board(link.hello, order.board, order.firmware, order.target)
         return stream(link, images, work / f"{order.target}.txt", advance).outputs.reshape(len(images), -1)
 
 

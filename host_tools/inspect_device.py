@@ -5,12 +5,18 @@ from __future__ import annotations
 from firmware_export.simulate import simulate_trace
 from host_tools.board import open_target
 from host_tools.compare import MismatchError
+from host_tools.firmware import check_answering_board
 from host_tools.layers import find_difference, layer_verdicts, layers_table
 from host_tools.link import Link
 from host_tools.messages import Hello, TensorInfo
 from host_tools.model import load_model
 from host_tools.run import Order, load_images
 from recipes.artifacts import UsageError
+
+
+def check_device(order: Order, link: Link) -> None:
+    """Raises LinkError when what answers is not the board and the image of the order."""
+    check_answering_board(link.hello, order.board, order.firmware, order.target)
 
 
 def connect(order: Order) -> Link:
@@ -26,6 +32,7 @@ def print_hello(order: Order) -> None:
         stats = link.stats()
         print(f"since reset  {stats.runs:,} inferences, {stats.frames:,} frames, {stats.crc_errors:,} damaged, ", end="")
         print(f"{stats.overruns:,} bytes overrun, stack used {stats.stack_used:,} bytes", flush=True)
+        check_device(order, link)  # last: who answers instead is what a person wants to see then
 
 
 def hello_text(hello: Hello) -> str:
@@ -60,6 +67,7 @@ def print_selftest(order: Order) -> None:
         MismatchError: it gets one wrong.
     """
     with connect(order) as link:
+        check_device(order, link)
         passed, name = link.selftest(), link.hello.board
     if not passed:
         raise MismatchError(
@@ -83,6 +91,7 @@ def inspect_layers(order: Order, image: int) -> None:
     trace = simulate_trace(model.graph, images[image : image + 1])
     data = images[image].tobytes()
     with Link(open_target(order.target, order.board, order.firmware), model.expected()) as link:
+        check_device(order, link)
         verdicts = layer_verdicts(link, model.graph, trace, data)
         print(layers_table(verdicts), flush=True)
         found = find_difference(link, verdicts, trace, data)

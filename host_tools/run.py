@@ -18,6 +18,7 @@ from firmware_export.simulate import simulate_trace
 from host_tools.board import open_target, parse_serial
 from host_tools.compare import Agreement, Int8, MismatchError, agreement
 from host_tools.fake_quant import fake_quant_outputs
+from host_tools.firmware import check_answering_board, stage_files
 from host_tools.layers import layer_verdicts
 from host_tools.link import Link
 from host_tools.messages import Hello
@@ -139,11 +140,6 @@ def _inputs(order: Order) -> list[Path]:
     return files + stage_files(order.root / "export") + firmware_files(order)
 
 
-def stage_files(folder: Path) -> list[Path]:
-    """Every file that a stage has made. Raises ArtifactError when it has not been run."""
-    return [folder / name for name in read_manifest(folder)["outputs"]]
-
-
 def firmware_files(order: Order) -> list[Path]:
     """Every file of the firmware.
 
@@ -228,6 +224,7 @@ def ask_device(order: Order, model: Model, images: Int8, work: Path) -> Measured
     """Handshake, self-test, checksums of every layer for the first image, then all images."""
     transport = open_target(order.target, order.board, order.firmware)
     with Link(transport, model.expected()) as link:
+        check_answering_board(link.hello, order.board, order.firmware, order.target)
         passed = link.selftest()
         print(_greeting(link.hello, passed), flush=True)
         trace = simulate_trace(model.graph, images[:1])

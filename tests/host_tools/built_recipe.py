@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from qdq_file import digits_file
 
 from firmware_export.__main__ import main as firmware_export_main
-from recipes.artifacts import Stage, write_bytes_atomic
+from recipes.artifacts import MANIFEST, Stage, manifest_digest, write_bytes_atomic
 from recipes.recipe import DataSection
 from train.data import load_dataset
 
@@ -39,6 +42,14 @@ def build_recipe(folder: Path, model: bytes | None = None, boards: tuple[str, ..
     for board in boards:
         assert firmware_export_main([str(recipe), "--build", str(folder / "build"), "--board", board]) == 0
     return recipe
+
+
+def change_manifest(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Rewrites a stage's manifest as if the stage itself had written it so."""
+    manifest = json.loads((folder / MANIFEST).read_text())
+    change(manifest)
+    manifest["digest"] = manifest_digest(manifest)
+    (folder / MANIFEST).write_text(json.dumps(manifest))
 
 
 def copy_recipe(built: Path, folder: Path) -> Path:

@@ -3,10 +3,12 @@ where a test wants it to: wrong outputs, a wrong hash, a reset, a failing self-t
 
 from __future__ import annotations
 
+import json
 import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -23,6 +25,12 @@ def right(layer: int, output: Array) -> Array:
     return output
 
 
+def who(root: Path, board: str = "host") -> dict[str, str]:
+    """What a graph board must say of itself to pass for the firmware built in build/<recipe>: name and build_id."""
+    image = json.loads((root / "firmware" / board / "image.json").read_text())
+    return {"name": image["board"], "build_id": image["build_id"]}
+
+
 @dataclass
 class GraphBoard:
     """A transport whose other end computes `graph`.
@@ -30,6 +38,7 @@ class GraphBoard:
     Attributes:
         lie: given each layer's index and output; what it returns is what the layer answers and the next ones see.
         model_hash, arithmetic: what hello says; None for the graph's own hash.
+        name, build_id: of the board and its firmware, as hello says them.
         reset_at: numbers of runs at which the board is reset instead of answering.
         dies_at: number of runs after which the line is gone.
         silent: whether it never answers.
@@ -41,6 +50,8 @@ class GraphBoard:
     model_hash: str | None = None
     arithmetic: int = 0
     cycle_unit: str = "cycles"
+    name: str = "graphboard"
+    build_id: str = "00ff00ff00ff00ff"
     selftest_status: int = 0
     reset_at: set[int] = field(default_factory=set)
     dies_at: int | None = None
@@ -112,7 +123,7 @@ class GraphBoard:
         self.hellos += 1
         digest = bytes.fromhex(self.model_hash or self.graph.hash())
         numbers = struct.pack("<BHII", self.arithmetic, len(self.graph.nodes), 16_000_000, 4096)
-        texts = b"".join(bytes([len(t)]) + t.encode() for t in ("graphboard", "python", "00ff00ff00ff00ff", self.cycle_unit))
+        texts = b"".join(bytes([len(t)]) + t.encode() for t in (self.name, "python", self.build_id, self.cycle_unit))
         counts = bytes([len(self.graph.inputs), len(self.graph.outputs)])
         tensors = b"".join(self._describe(index) for index in (*self.graph.inputs, *self.graph.outputs))
         return struct.pack("<HH", 1, FRAME_MAX) + digest + numbers + texts + counts + tensors

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from built_recipe import copy_recipe
+from graph_board import GraphBoard
 from pydantic import ValidationError
 
 import host_tools.bench
@@ -17,6 +18,7 @@ from firmware_export.board import Board, Memory, load_board
 from host_tools.__main__ import main
 from host_tools.bench import Row, bench, board_row, host_row, seconds_per_image, summary, table
 from host_tools.compare import MismatchError
+from host_tools.errors import LinkError
 from host_tools.model import Model, load_model
 from recipes.artifacts import ArtifactError, UsageError
 from recipes.recipe import Recipe, load_recipe
@@ -117,6 +119,14 @@ def test_a_board_is_built_run_and_checked(
     assert 0 < board["stack_bytes"] < 4096
     text = capsys.readouterr().out
     assert "M MAC/s on one core of this computer (to reach: 50)" in text and "bench.json" in text
+
+
+def test_the_figures_are_those_of_the_image_just_built(loaded: tuple[Recipe, Model], monkeypatch: pytest.MonkeyPatch) -> None:
+    board = GraphBoard(loaded[1].graph, name="nucleo_g071rb", build_id="fe" * 8)
+    monkeypatch.setattr(host_tools.bench, "open_target", lambda *_: board)
+    with pytest.raises(LinkError, match="answers, expected nucleo_g071rb with build"):
+        board_row(*loaded, load_board("nucleo_g071rb"), "auto")
+    assert board.runs == 0
 
 
 def test_both_compilers_give_exact_firmware(loaded: tuple[Recipe, Model]) -> None:

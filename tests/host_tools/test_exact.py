@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from built_recipe import build_recipe, copy_recipe
-from graph_board import GraphBoard
+from graph_board import GraphBoard, who
 from qdq_file import mixed_file
 
 import host_tools.exact
@@ -88,7 +88,7 @@ def test_a_board_that_differs_is_named(
     recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = load_model(recipe.parent / "build" / "tiny", load_recipe(recipe))
-    board = GraphBoard(model.graph, lie=flip_last)
+    board = GraphBoard(model.graph, lie=flip_last, **who(model.export.parent))
     monkeypatch.setattr(host_tools.exact, "open_target", lambda *_: board)
     monkeypatch.setattr(host_tools.exact, "Link", partial(Link, clock=board.clock))
     for _ in range(2):  # the second time from what is written
@@ -105,7 +105,7 @@ def test_an_interrupted_comparison_goes_on_where_it_stopped(recipe: Path, monkey
     model = load_model(recipe.parent / "build" / "tiny", load_recipe(recipe))
     runs = []
     for dies_at in (6, None):
-        board = GraphBoard(model.graph, dies_at=dies_at)
+        board = GraphBoard(model.graph, dies_at=dies_at, **who(model.export.parent))
         monkeypatch.setattr(host_tools.exact, "open_target", lambda *_, line=board: line)
         monkeypatch.setattr(host_tools.exact, "Link", partial(Link, clock=board.clock))
         if dies_at is not None:
@@ -117,6 +117,16 @@ def test_an_interrupted_comparison_goes_on_where_it_stopped(recipe: Path, monkey
     assert runs == [7, 14]  # the seventh answer was lost; 6 of 20 are not asked for again
     pairs = report(recipe)["exact"]
     assert isinstance(pairs, list) and all(p["bytes_different"] == 0 and p["images"] == 20 for p in pairs)
+
+
+def test_answers_of_another_image_are_not_compared(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_model(recipe.parent / "build" / "tiny", load_recipe(recipe))
+    board = GraphBoard(model.graph, name="host", build_id="fe" * 8)
+    monkeypatch.setattr(host_tools.exact, "open_target", lambda *_: board)
+    monkeypatch.setattr(host_tools.exact, "Link", partial(Link, clock=board.clock))
+    with pytest.raises(LinkError, match="answers, expected host with build"):
+        exact(plan_targets(order(recipe, 2), ["host"]))
+    assert board.runs == 0
 
 
 def test_exact_needs_an_export(tmp_path: Path, recipe: Path) -> None:

@@ -7,13 +7,14 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from graph_board import GraphBoard
+from graph_board import GraphBoard, who
 
 import host_tools.inspect_device
 from firmware_export.board import load_board
 from firmware_export.graph import Array
 from host_tools.__main__ import main
 from host_tools.compare import MismatchError
+from host_tools.errors import LinkError
 from host_tools.inspect_device import inspect_layers, print_hello, print_selftest
 from host_tools.link import Link
 from host_tools.model import load_model
@@ -32,7 +33,7 @@ def put_on(monkeypatch: pytest.MonkeyPatch, built: Path) -> Callable[..., GraphB
 
     def put(**options: object) -> GraphBoard:
         model = load_model(built.parent / "build" / "tiny", load_recipe(built))
-        board = GraphBoard(model.graph, **options)  # type: ignore[arg-type]
+        board = GraphBoard(model.graph, **{**who(model.export.parent), **options})  # type: ignore[arg-type]
         monkeypatch.setattr(host_tools.inspect_device, "open_target", lambda *_: board)
         monkeypatch.setattr(host_tools.inspect_device, "Link", partial(Link, clock=board.clock))
         return board
@@ -46,7 +47,7 @@ def test_info_tells_what_the_board_says(
     board = put_on()
     print_hello(order(built))
     lines = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines())
-    assert lines["board"] == "graphboard" and lines["core"] == "python" and lines["clock"] == "16 MHz"
+    assert lines["board"] == "host" and lines["core"] == "python" and lines["clock"] == "16 MHz"
     assert lines["model"] == board.graph.hash() and lines["arithmetic"] == "double" and lines["layers"] == "3"
     assert lines["stack"] == "4,096 bytes reserved"
     assert lines["input"].startswith("0      int8 1x8x8x1, 64 bytes, real = 0.00392156886 * (stored - -128)")
@@ -68,6 +69,23 @@ def test_a_failing_selftest(built: Path, put_on: Callable[..., GraphBoard]) -> N
     put_on(selftest_status=3)
     with pytest.raises(MismatchError, match=r"gets a known answer wrong.*host_tools layers tiny --board host --target host"):
         print_selftest(order(built))
+
+
+@pytest.mark.parametrize("look", [print_hello, print_selftest, lambda asked: inspect_layers(asked, 0)])
+@pytest.mark.parametrize("lie", [{"build_id": "fe" * 8}, {"name": "another"}])
+def test_another_board_or_image_is_refused(
+    built: Path,
+    put_on: Callable[..., GraphBoard],
+    capsys: pytest.CaptureFixture[str],
+    look: Callable[[Order], None],
+    lie: dict[str, str],
+) -> None:
+    put_on(**lie)
+    with pytest.raises(LinkError, match="answers, expected host with build") as caught:
+        look(order(built))
+    assert caught.value.exit_code == 5
+    shown = capsys.readouterr().out
+    assert next(iter(lie.values())) in shown if look is print_hello else shown == ""
 
 
 def wrong_element(layer: int, output: Array) -> Array:

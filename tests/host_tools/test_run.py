@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from built_recipe import build_recipe, copy_recipe
-from graph_board import GraphBoard
+from built_recipe import build_recipe, change_manifest, copy_recipe
+from graph_board import GraphBoard, who
 from qdq_file import mixed_file
 
 import host_tools.model
@@ -50,7 +50,7 @@ def put_on(monkeypatch: pytest.MonkeyPatch, model: Model) -> Callable[..., Graph
     """Makes every target lead to a board in Python."""
 
     def put(**options: object) -> GraphBoard:
-        board = GraphBoard(model.graph, **options)  # type: ignore[arg-type]
+        board = GraphBoard(model.graph, **{**who(model.export.parent), **options})  # type: ignore[arg-type]
         monkeypatch.setattr(host_tools.run, "open_target", lambda *_: board)
         monkeypatch.setattr(host_tools.run, "Link", partial(Link, clock=board.clock))
         monkeypatch.setattr(host_tools.model, "HostNetwork", lambda folder, name: compiled_once(model))
@@ -120,10 +120,8 @@ def test_accuracy_and_confusion_are_those_of_the_answers(recipe: Path, put_on: C
 def test_accuracies_that_the_stage_before_does_not_know_stay_unknown(
     recipe: Path, put_on: Callable[..., GraphBoard], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    manifest = recipe.parent / "build" / "tiny" / "compress" / "manifest.json"
-    content = json.loads(manifest.read_text())
-    content["figures"]["accuracy"] = {"float": None, "pruned": None, "int8_onnx": None}
-    manifest.write_text(json.dumps(content))
+    unknown = {"float": None, "pruned": None, "int8_onnx": None}
+    change_manifest(order(recipe).root / "compress", lambda manifest: manifest["figures"].update(accuracy=unknown))
     put_on()
     results = run(order(recipe))
     assert results is not None and results.accuracy.float_ is None and results.accuracy.int8_onnx is None
@@ -264,6 +262,11 @@ def test_a_wrong_inner_layer_is_a_difference_though_the_answers_agree(recipe: Pa
         ({"model_hash": "00" * 32}, "another model"),
         ({"arithmetic": 1}, "computes in arithmetic 'float32', expected 'double'"),
         ({"silent": True}, "no answer"),
+        (
+            {"build_id": "fe" * 8},
+            rf"^host: host with build {'fe' * 8} answers, expected host with build [0-9a-f]{{16}}; build ",
+        ),
+        ({"name": "nucleo_f446re"}, r"^host: nucleo_f446re with build .* expected host .*; choose --board nucleo_f446re or "),
     ],
 )
 def test_another_firmware_or_none_is_refused_before_anything_is_measured(

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from built_recipe import FIGURES, copy_recipe
+from built_recipe import FIGURES, change_manifest, copy_recipe
 from qdq_file import digits_file
 
 from firmware_export.__main__ import main as firmware_export_main
@@ -115,6 +115,18 @@ def test_firmware_of_another_model_is_refused(recipe: Path, tmp_path: Path) -> N
         run(other, "unicorn")
 
 
+def test_an_old_image_on_the_board_is_refused(recipe: Path, tmp_path: Path) -> None:
+    """The same model and another build: instructions, flash and stack would not be those of the image that answers."""
+    other = copy_recipe(recipe, tmp_path)
+    root = tmp_path / "build" / "tiny"
+    old = (root / "firmware" / "netduinoplus2" / "firmware.elf").read_bytes()
+    words = [str(other), "firmware_export.optimize=s", "--build", str(tmp_path / "build"), "--board", "netduinoplus2"]
+    assert firmware_export_main(words) == 0
+    put_back(root / "firmware" / "netduinoplus2", old)
+    with pytest.raises(LinkError, match=r"unicorn: netduinoplus2 with build .* answers, expected .* flash .*dfu-util"):
+        run(other, "unicorn")
+
+
 def change_model(root: Path) -> None:
     """Exports the network with five filters instead of four."""
     with Stage(root, "compress", {"channels": 5}) as stage:
@@ -124,7 +136,6 @@ def change_model(root: Path) -> None:
 
 def put_back(firmware: Path, image: bytes) -> None:
     """Replaces the image and its entry in the manifest, as somebody who flashes an old file does."""
-    manifest = json.loads((firmware / "manifest.json").read_text())
-    manifest["outputs"]["firmware.elf"] = hashlib.sha256(image).hexdigest()
-    (firmware / "manifest.json").write_text(json.dumps(manifest))
+    digest = hashlib.sha256(image).hexdigest()
+    change_manifest(firmware, lambda manifest: manifest["outputs"].update({"firmware.elf": digest}))
     (firmware / "firmware.elf").write_bytes(image)

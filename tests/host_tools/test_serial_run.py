@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from built_recipe import copy_recipe
-from graph_board import GraphBoard
+from graph_board import GraphBoard, who
 
 from host_tools.__main__ import main
 from host_tools.compare import MismatchError
@@ -96,7 +96,7 @@ def serve(recipe: Path) -> Iterator[Callable[..., BoardServer]]:
     model = load_model(recipe.parent / "build" / "tiny", load_recipe(recipe))
 
     def start(board: dict[str, object] | None = None, **options: object) -> BoardServer:
-        servers.append(BoardServer(GraphBoard(model.graph, **(board or {})), **options))  # type: ignore[arg-type]
+        servers.append(BoardServer(GraphBoard(model.graph, **{**who(model.export.parent), **(board or {})}), **options))  # type: ignore[arg-type]
         return servers[-1]
 
     yield start
