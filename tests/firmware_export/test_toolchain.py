@@ -55,12 +55,32 @@ def test_auto_takes_gcc_else_zig(monkeypatch: pytest.MonkeyPatch) -> None:
     assert arm_toolchain("auto").kind == "zig"
 
 
-def test_environment_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_decides_where_no_one_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOOLCHAIN", "zig")
-    assert arm_toolchain("gcc").kind == "zig"
+    assert arm_toolchain().kind == "zig"
     monkeypatch.setenv("TOOLCHAIN", "gccc")
     with pytest.raises(UsageError, match=r"unknown toolchain 'gccc'; known: auto, gcc, zig; did you mean 'gcc'\?"):
         arm_toolchain()
+
+
+def test_what_is_asked_for_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOOLCHAIN", "gcc")
+    assert arm_toolchain("zig").kind == "zig"
+
+
+@pytest.mark.parametrize(
+    "problem", ["File size limit exceeded", "Disk quota exceeded", "Read-only file system", "File too large"]
+)
+def test_the_disk_is_not_the_compilers_fault(tmp_path: Path, problem: str) -> None:
+    full = script(tmp_path / "full", f"echo 'cc1: {problem} (core dumped)' >&2; exit 1")
+    with pytest.raises(ArtifactError, match=problem.lower()):
+        Toolchain("cc", (str(full),), "1").run([], "compiling x.c")
+
+
+def test_a_broken_cc_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CC", 'gcc "')
+    with pytest.raises(ToolchainError, match="No closing quotation; set it to a C compiler or unset it"):
+        host_toolchain()
 
 
 def test_missing_gcc_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +159,7 @@ def test_silent_failure_and_full_disk(tmp_path: Path) -> None:
     with pytest.raises(ToolchainError, match="linking x: cc 1 failed: no message"):
         silent.run([], "linking x")
     full = script(tmp_path / "full", f"echo 'fatal error: {os.strerror(errno.ENOSPC)}' >&2; exit 1")
-    with pytest.raises(ArtifactError, match="no space left on the device; free some space") as error:
+    with pytest.raises(ArtifactError, match="no space left on device; make room and run again") as error:
         Toolchain("cc", (str(full),), "1").run([], "linking x")
     assert error.value.exit_code == 4
 
