@@ -20,7 +20,7 @@ from host_tools.link import Link
 from host_tools.model import INT8_ONNX, Model, load_model, simulated
 from host_tools.oracles import Advance, litert_reference_outputs, onnxruntime_outputs, tflite_micro_outputs
 from host_tools.progress import progress
-from host_tools.run import Order, code_hash, firmware_files, load_images
+from host_tools.run import Order, base_config, firmware_files, load_images
 from host_tools.stream import stream
 from recipes.artifacts import (
     PipelineError,
@@ -93,10 +93,8 @@ def exact(request: ExactOrder) -> None:
 
 
 def _config(request: ExactOrder) -> dict[str, Any]:
-    order = request.order
-    sections = order.recipe.model_dump(mode="json", include={"name", "seed", "data"})
     targets = {run.target: run.board.name for run in request.runs}
-    return {**sections, "targets": targets, "images": order.images, "source": code_hash()}
+    return {**base_config(request.order), "targets": targets}
 
 
 def _inputs(request: ExactOrder) -> list[Path]:

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+import firmware_export
+import host_tools
 import train.data
 from firmware_export.board import Board
 from firmware_export.simulate import simulate_trace
@@ -115,16 +117,22 @@ def run(order: Order) -> Results | None:
 
 def _config(order: Order, name: str) -> dict[str, Any]:
     """Everything that decides the answers. A serial port is counted up: what hangs on it may have changed."""
-    sections = order.recipe.model_dump(mode="json", include={"name", "seed", "data"})
-    config = {**sections, "board": order.board.name, "target": order.target, "images": order.images, "source": code_hash()}
+    config = {**base_config(order), "board": order.board.name, "target": order.target}
     if order.target.startswith("serial:"):
         config["count"] = _finished_runs(order.root / name) + 1
     return config
 
 
+def base_config(order: Order) -> dict[str, Any]:
+    """What decides answers on every target. Not the data's folder: its files are checked by their SHA-256."""
+    sections = order.recipe.model_dump(mode="json", include={"name": True, "seed": True, "data": True})
+    sections["data"].pop("folder")
+    return {**sections, "images": order.images, "source": code_hash()}
+
+
 def code_hash() -> str:
-    """SHA-256 over the sources of this program and of the data sets: other code runs a stage again."""
-    return source_hash(Path(__file__).parent, Path(train.data.__file__).parent)
+    """SHA-256 over the sources of this program, of the data sets and of all that computes expected answers."""
+    return source_hash(*(Path(str(module.__file__)).parent for module in (host_tools, train.data, firmware_export)))
 
 
 def _finished_runs(folder: Path) -> int:

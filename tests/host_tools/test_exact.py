@@ -15,6 +15,7 @@ from graph_board import GraphBoard, who
 from qdq_file import mixed_file
 
 import host_tools.exact
+import recipes.artifacts
 from firmware_export.board import load_board
 from firmware_export.graph import Array
 from host_tools.__main__ import main
@@ -75,6 +76,20 @@ def test_the_second_time_nothing_is_compared(recipe: Path, capsys: pytest.Captur
     text = capsys.readouterr().out
     assert "exact: unchanged, not run again (exact: 0 of" in text
     assert text.count("bytes differing/compared") == 2  # the table is shown again all the same
+
+
+def test_code_and_settings_decide_whether_it_is_compared_again(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[int] = []
+    monkeypatch.setattr(host_tools.exact, "load_images", lambda *given: counted.append(1) or load_images(*given))
+    first = order(recipe, 3)
+    moved = replace(first, recipe=load_recipe(recipe, [f"data.folder={recipe.parent}"]))
+    for asked, times in ((first, 1), (first, 1), (moved, 1), (replace(first, images=4), 2)):
+        exact(plan_targets(asked, []))
+        assert len(counted) == times
+    original, changed = recipes.artifacts.sha256_file, Path(host_tools.__file__).parents[1] / "firmware_export/hostlib.py"
+    monkeypatch.setattr(recipes.artifacts, "sha256_file", lambda path: "00" * 32 if path == changed else original(path))
+    exact(plan_targets(replace(first, images=4), []))
+    assert len(counted) == 3
 
 
 def flip_last(layer: int, output: Array) -> Array:

@@ -6,6 +6,7 @@ import errno
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from qdq_file import mixed_file
 
 import host_tools.model
 import host_tools.run
+import recipes.artifacts
 from firmware_export.board import load_board
 from firmware_export.graph import Array
 from firmware_export.hostlib import HostNetwork
@@ -200,6 +202,27 @@ def test_the_second_run_does_nothing_and_says_so(
     assert run(order(recipe)) is None
     assert board.hellos == 1
     assert "run/host: unchanged, not run again" in capsys.readouterr().out
+
+
+def test_data_in_another_folder_is_the_same_data(recipe: Path, put_on: Callable[..., GraphBoard], tmp_path: Path) -> None:
+    put_on()
+    run(order(recipe))
+    moved = replace(order(recipe), recipe=load_recipe(recipe, [f"data.folder={tmp_path}"]))
+    assert run(moved) is None
+    other = replace(order(recipe), recipe=load_recipe(recipe, ["data.validation_fraction=0.2"]))
+    assert run(other) is not None
+
+
+@pytest.mark.parametrize("module", ["host_tools/stream.py", "train/data.py", "firmware_export/simulate.py"])
+def test_other_code_runs_again(
+    recipe: Path, put_on: Callable[..., GraphBoard], monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
+    """A simulator or compiled C that computes something else must not meet answers it has not seen."""
+    put_on()
+    run(order(recipe))
+    original, changed = recipes.artifacts.sha256_file, Path(host_tools.__file__).parents[1] / module
+    monkeypatch.setattr(recipes.artifacts, "sha256_file", lambda path: "00" * 32 if path == changed else original(path))
+    assert run(order(recipe)) is not None
 
 
 def test_another_number_of_images_runs_again(recipe: Path, put_on: Callable[..., GraphBoard]) -> None:
