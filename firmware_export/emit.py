@@ -9,12 +9,14 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from firmware_export.c_text import array_definition, c_float, comment_text, packed_lines
 from firmware_export.graph import Graph, GraphError, Node, Tensor
 from firmware_export.operators import LayerCode, operator_of
 from firmware_export.plan import Plan
 
+RUNTIME = Path(__file__).parent / "runtime"
 RUNTIME_VERSION = 1
 """NN_RUNTIME_VERSION of runtime/nn.h."""
 NAME_PATTERN = re.compile(r"(?!nn(_|$))[a-z][a-z0-9_]{0,30}")
@@ -38,6 +40,8 @@ def emit(graph: Graph, plan: Plan, name: str = "network", *, selftest: bool = Tr
     """
     if not NAME_PATTERN.fullmatch(name):
         raise GraphError(f"network name '{comment_text(name)}'; supported: {NAME_PATTERN.pattern}")
+    if (RUNTIME / f"{name}.h").is_file():
+        raise GraphError(f"network name '{name}' is that of a file of the runtime; choose another (firmware_export.name=...)")
     if graph.arithmetic not in ARITHMETICS:
         raise GraphError(f"arithmetic '{graph.arithmetic}'; supported: {', '.join(ARITHMETICS)}")
     layers = [operator_of(node).emit(graph, node) for node in graph.nodes]

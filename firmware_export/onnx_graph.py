@@ -44,6 +44,8 @@ KEEPS_QUANTIZATION = ("MaxPool",)
 """Operators whose output is stored like their input, so that they need no QuantizeLinear behind them."""
 SEVERAL_OUTPUTS = ("Split",)
 """Operators of which each output becomes a node of its own."""
+READS_FLOATS = ("Pad", "Resize")
+"""Operators with constants that stay real numbers: a border's value, factors of sizes."""
 FUSES_CLAMP = ("Conv", "Gemm", "MatMul", "Add", "Sub", "Mul", "AveragePool", "MaxPool")
 """Operators of which a Relu or Clip behind them becomes a part, as in TFLite; behind others it is a node of its own."""
 READS_FLATTENED = ("Gemm", "MatMul")
@@ -255,7 +257,7 @@ class OnnxReader:
             return self._dequantized[name]
         if name in self._constants:
             array = self._constants[name]
-            if array.dtype == np.float32:
+            if array.dtype == np.float32 and reader.op_type not in READS_FLOATS:
                 raise GraphError(f"{reader.op_type} reads the float32 constant '{shown(name)}'; store it as integers (QDQ)")
             return self._add_tensor(Tensor(shown(name), array.shape, str(array.dtype), None, array))
         if name in self._pending or name in self._file_inputs:

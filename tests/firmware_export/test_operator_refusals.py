@@ -2,72 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
 from example_cases import cases_of
+from graph_changes import Change, all_of, attribute, data, inputs, scales, tensor
+from movement_refusals import MOVEMENT_REFUSALS
 
-from firmware_export.graph import ABSENT, Graph, GraphError, Node, Quantization
+from firmware_export.graph import Graph, GraphError, Node
 from firmware_export.operators import operator_of, registry
 from firmware_export.write_tflite import write_tflite
-
-Change = Callable[[Graph], None]
 
 
 def fresh(name: str, label: str = "") -> Graph:
     """An example of an operator, to be changed."""
     graph = next(case.graph for case in cases_of(name) if label in case.label)
     return replace(graph, tensors=list(graph.tensors), nodes=list(graph.nodes))
-
-
-def tensor(place: int, **changes: Any) -> Change:
-    """Changes the tensor that the node reads at a place; -1 is its output."""
-
-    def change(graph: Graph) -> None:
-        node = graph.nodes[0]
-        index = node.outputs[0] if place < 0 else node.inputs[place]
-        graph.tensors[index] = replace(graph.tensors[index], **changes)
-
-    return change
-
-
-def scales(place: int, *values: float, zero_point: int = 0, axis: int | None = None) -> Change:
-    quantization = Quantization(np.array(values, np.float32), np.full(len(values), zero_point, np.int64), axis)
-    return tensor(place, quantization=quantization)
-
-
-def attribute(key: str, value: Any) -> Change:
-    def change(graph: Graph) -> None:
-        node = graph.nodes[0]
-        kept = {k: v for k, v in node.attributes.items() if k != key}
-        graph.nodes[0] = replace(node, attributes=kept if value is None else {**kept, key: value})
-
-    return change
-
-
-def inputs(*places: int | None) -> Change:
-    """Takes only some of the inputs; None is an absent one."""
-
-    def change(graph: Graph) -> None:
-        node = graph.nodes[0]
-        graph.nodes[0] = replace(node, inputs=tuple(ABSENT if place is None else node.inputs[place] for place in places))
-
-    return change
-
-
-def data(place: int, array: np.ndarray) -> Change:
-    return tensor(place, data=array, shape=array.shape, dtype=str(array.dtype))
-
-
-def all_of(*changes: Change) -> Change:
-    def change(graph: Graph) -> None:
-        for one in changes:
-            one(graph)
-
-    return change
 
 
 IMAGE = [
@@ -322,61 +273,7 @@ POOL = [
 ]
 TABLE["average_pool2d"][1].extend(POOL)
 TABLE["max_pool2d"][1].extend(POOL)
-EDGE = [
-    (tensor(0, dtype="int16"), "input 0 'x' is int16; supported: int8, uint8"),
-    (tensor(0, quantization=None), "'x' has no quantization"),
-    (scales(0, 0.1, 0.2), "'x' is quantized per channel; expected one scale"),
-    (scales(0, float("nan")), "'x' has scale nan"),
-    (scales(0, 0.1, zero_point=256), "zero point 256; supported: finite scales above 0, zero points"),
-    (inputs(None), "input 0 is missing; expected int8 or uint8"),
-    (inputs(), "0 inputs and 1 outputs; expected 1 and 1"),
-]
-TABLE["quantize"] = (
-    "int8 to uint8",
-    [
-        *EDGE,
-        (tensor(-1, dtype="float32"), "output 'y' is float32; supported: int8, uint8"),
-        (tensor(-1, dtype="int16"), "output 'y' is int16; supported: int8, uint8"),
-        (scales(-1, 1e-30), r"the scales make a factor of .*; supported: below 2\^30"),
-        (scales(-1, 0.1, zero_point=-1), "'y' has scale .* and zero point -1; supported: finite scales above 0, zero points 0"),
-    ],
-)
-TABLE["dequantize"] = (
-    "uint8 1",
-    [*EDGE, (tensor(-1, dtype="int8"), "output 'y' is int8; supported: float32")],
-)
-MOVED = [
-    (tensor(0, dtype="uint8"), "input 0 'x' is uint8; supported: int8"),
-    (tensor(0, quantization=None), "'x' has no quantization"),
-    (inputs(None), "input 0 is missing"),
-    (scales(-1, 77.0), "output scale 77 zero point 0; supported: the same for both"),
-    (inputs(), "0 inputs and 1 outputs; expected 1 and 1"),
-]
-TABLE["transpose"] = (
-    "by (3, 2, 1, 0), 4",
-    [
-        *MOVED,
-        (attribute("perm", (0, 1, 2)), r"perm is \(0, 1, 2\); expected 4 integers"),
-        (attribute("perm", (0, 1, 2, 2)), r"perm is \(0, 1, 2, 2\); expected each of 0 to 3 once"),
-        (attribute("perm", (0, 1, 2, -1)), "expected each of 0 to 3 once"),
-        (attribute("perm", None), "perm is None; expected 4 integers"),
-    ],
-)
-TABLE["strided_slice"] = (
-    "(1, 5): (0, 3) by (3, 2), 0",
-    [
-        *MOVED,
-        (attribute("stride", (1, 0)), "a slice of 1 from 3 on by 0 of 5 elements; supported: inside of the tensor"),
-        (attribute("begin", (1, 3)), "a slice of 1 from 1 on by 3 of 1 elements"),
-        (attribute("begin", (0, -1)), "a slice of 1 from -1 on"),
-        (attribute("size", (1, 2)), "a slice of 2 from 3 on by 2 of 5"),
-        (attribute("size", (0, 1)), "a slice of 0 from 0 on"),
-        (attribute("begin", 0), "begin is 0; expected 2 integers"),
-        (attribute("shape", (2,)), r"shape is \(2,\); expected 1 elements"),
-        (attribute("shape", (-1, -1)), r"shape is \(-1, -1\); expected 1 elements"),
-        (attribute("shape", None), "shape is None"),
-    ],
-)
+TABLE |= MOVEMENT_REFUSALS
 REFUSALS = [
     pytest.param(name, label, change, message, id=f"{name}-{place}")
     for name, (label, refusals) in TABLE.items()

@@ -174,7 +174,7 @@ def test_softmax_writes_beta() -> None:
     assert operator.options.beta == graph.nodes[0].number("beta")
 
 
-@pytest.mark.parametrize("name", sorted(registry()))
+@pytest.mark.parametrize("name", sorted(registry().keys() - {"tile"}))
 def test_reading_the_twin_again_writes_the_same_bytes(name: str) -> None:
     """Where the file holds the one operator alone: no PAD, no QUANTIZE beside it.
 

@@ -1,0 +1,108 @@
+"""An image of another size, each pixel between its four neighbours (RESIZE_BILINEAR, Resize with mode linear)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from firmware_export.graph import Array, Attribute, Graph, GraphError, Node
+from firmware_export.operators import Example, LayerCode, Operator, OutputSpec
+from firmware_export.operators import _examples as make
+from firmware_export.operators._checks import int8_image, shape_text
+from firmware_export.operators._movement import moving_example
+from firmware_export.operators._resizing import FLAGS, Size, image_sizes, infer_resize, read_tflite_resize, resize_flags
+from firmware_export.requantize import Int64
+
+if TYPE_CHECKING:
+    from firmware_export.read_tflite import TfliteOperator
+    from firmware_export.write_tflite import TfliteWriter
+
+UNIT = 1 << 10
+"""One pixel in the fixed-point numbers of this operator; UNIT of runtime/resize_bilinear.c."""
+
+
+class ResizeBilinear(Operator):
+    """y[i, j] = the four pixels around its place in x, weighted by distance in steps of 1/1024, halves away from zero.
+
+    Inputs: x int8 [1, h, w, c]. Attributes: size (h, w), align_corners, half_pixel (0 or 1). Output: int8 [1, size, c], scale
+    and zero point of x. Integers only, the same in every arithmetic.
+    Source: ResizeBilinearInteger in tensorflow/lite/kernels/internal/reference/resize_bilinear.h.
+    """
+
+    name = "resize_bilinear"
+    tflite = ("RESIZE_BILINEAR",)
+
+    def infer(self, graph: Graph, node: Node) -> list[OutputSpec]:
+        outputs = infer_resize(graph, node)
+        for sizes in image_sizes(graph.tensors[node.inputs[0]], node):
+            if int(_places(sizes, *resize_flags(node))[0][-1]) >= sizes[0]:
+                raise GraphError(f"{sizes[0]} pixels resized to {sizes[1]}; supported: factors that 1/1024 of a pixel can tell")
+        return outputs
+
+    def simulate(self, graph: Graph, node: Node, inputs: Sequence[Array | None]) -> list[Array]:
+        assert inputs[0] is not None
+        flags = resize_flags(node)
+        (top, bottom, down), (left, right, across) = (
+            _places(sizes, *flags) for sizes in image_sizes(graph.tensors[node.inputs[0]], node)
+        )
+        x, down, across = inputs[0][0].astype(np.int64), down[:, np.newaxis, np.newaxis], across[:, np.newaxis]
+        upper = x[top][:, left] * (UNIT - across) + x[top][:, right] * across
+        lower = x[bottom][:, left] * (UNIT - across) + x[bottom][:, right] * across
+        total = upper * (UNIT - down) + lower * down
+        rounded = np.sign(total) * ((np.abs(total) + UNIT * UNIT // 2) // (UNIT * UNIT))
+        return [rounded.astype(np.int8)[np.newaxis]]
+
+    def emit(self, graph: Graph, node: Node) -> LayerCode:
+        x, flags = int8_image(graph, node), resize_flags(node)
+        fields = {"channels": str(x.shape[3])}
+        for name, sizes in zip(("height", "width"), image_sizes(x, node), strict=True):
+            factor, start = _factor(sizes, *flags)
+            values = {"input": sizes[0], "output": sizes[1], "factor": factor, "start": start}
+            fields |= {f"{name}.{key}": str(value) for key, value in values.items()}
+        summary = f"{shape_text(x)} -> {shape_text(graph.tensors[node.outputs[0]])}"
+        sources = ("resize_bilinear.c",)
+        return LayerCode("nn_resize_bilinear", "nn_resize_bilinear_params", fields, sources=sources, summary=summary)
+
+    def examples(self, rng: np.random.Generator) -> Iterator[Example]:
+        for index in range(54):
+            x = make.random_image(rng, make.pick(rng, 1, 7), make.pick(rng, 1, 7), make.pick(rng, 1, 4))
+            size = (make.pick(rng, 1, 13), make.pick(rng, 1, 13))
+            if index % 4 == 0:
+                size = (2 * x.shape[1], 3 * x.shape[2])
+            align_corners, half_pixel = FLAGS[index % 3]
+            attributes: dict[str, Attribute] = {"size": size, "align_corners": align_corners, "half_pixel": half_pixel}
+            yield moving_example(self.name, (x,), attributes, f"{x.shape} to {size}, {FLAGS[index % 3]}, {index}")
+
+    def read_tflite(self, op: TfliteOperator) -> Node:
+        options = op.options_as(schema.ResizeBilinearOptionsT)
+        return Node(self.name, op.inputs[:1], op.outputs, read_tflite_resize(op, options))
+
+    def write_tflite(self, graph: Graph, node: Node, writer: TfliteWriter) -> None:
+        align_corners, half_pixel = resize_flags(node)
+        options = schema.ResizeBilinearOptionsT(alignCorners=align_corners, halfPixelCenters=half_pixel)
+        size = writer.add_constant("size", np.array(node.integers("size"), np.int32))
+        writer.add("RESIZE_BILINEAR", (node.inputs[0], size), node.outputs, options, 3 if half_pixel else 2)
+
+
+def _factor(sizes: Size, align_corners: bool, half_pixel: bool) -> tuple[int, int]:
+    """Input pixels for each of the output and the place of output pixel 0, both in 1/1024."""
+    source, target = sizes
+    factor = (UNIT * source + target // 2) // target
+    if align_corners and target > 1:
+        factor = (UNIT * (source - 1) + (target - 1) // 2) // (target - 1)
+    return factor, factor // 2 - UNIT // 2 if half_pixel else 0
+
+
+def _places(sizes: Size, align_corners: bool, half_pixel: bool) -> tuple[Int64, Int64, Int64]:
+    """For each output pixel the neighbours before and behind its place, and its distance from the first in 1/1024."""
+    factor, start = _factor(sizes, align_corners, half_pixel)
+    place = np.arange(sizes[1], dtype=np.int64) * factor + start
+    before = np.maximum(place // UNIT, 0)
+    behind = np.minimum((place + UNIT - 1) // UNIT, sizes[0] - 1)
+    return before, behind, place - UNIT * before
+
+
+OPERATOR = ResizeBilinear()
