@@ -1,4 +1,4 @@
-"""A clamp that stands alone and may change the scale (RELU, RELU6, Relu, Clip); clamps behind an operator are fused into it."""
+"""A clamp that stands alone and may change the scale (RELU, RELU6, Relu, Clip); behind an operator it is fused into that."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from firmware_export.activation import FUSED_ACTIVATIONS, Bounds, clamp_of, fused_activation
-from firmware_export.graph import Array, Graph, Node, Quantization
+from firmware_export.activation import FUSED_ACTIVATIONS, Bounds, Clamp, clamp_of
+from firmware_export.graph import Array, Graph, Node, Quantization, Tensor
 from firmware_export.operators import Example, LayerCode, Operator, OutputSpec
 from firmware_export.operators import _examples as make
 from firmware_export.operators._accumulator import check_shift
@@ -22,6 +22,13 @@ if TYPE_CHECKING:
     from firmware_export.read_tflite import TfliteOperator
     from firmware_export.write_tflite import TfliteWriter
 
+STANDALONE: dict[str, Bounds] = {**FUSED_ACTIVATIONS, "RELU_0_TO_1": (0.0, 1.0)}
+"""TFLite's names of clamps that stand alone."""
+WRITTEN = ("RELU", "RELU6")
+"""Those that TFLite Micro has."""
+BOUNDING = ("MAXIMUM", "MINIMUM")
+"""What does the lower and the upper bound of any other clamp."""
+
 
 class Relu(Operator):
     """y = clamp(requantize(x - zero point of x) + zero point of y).
@@ -31,7 +38,7 @@ class Relu(Operator):
     """
 
     name = "relu"
-    tflite = ("RELU", "RELU6", "RELU_N1_TO_1")
+    tflite = ("RELU", "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1")
     onnx = ("Relu", "Clip")
 
     def infer(self, graph: Graph, node: Node) -> list[OutputSpec]:
@@ -64,7 +71,7 @@ class Relu(Operator):
         return LayerCode("nn_relu", "nn_relu_params", texts, sources=("relu.c",), summary=f"{low}..{high}, {shape_text(x)}")
 
     def examples(self, rng: np.random.Generator) -> Iterator[Example]:
-        names = ("RELU", "RELU6", "NONE")
+        names = ("RELU", "RELU6", "NONE", "RELU_N1_TO_1", "RELU_0_TO_1")
         for index in range(60):
             x, y = make.random_quantization(rng), make.random_quantization(rng)
             ratio = float(x.scale[0]) * 2.0 ** rng.uniform(-2, 2)
@@ -73,8 +80,8 @@ class Relu(Operator):
             elif index % 3 == 1:
                 y = Quantization.per_tensor(float(np.float32(ratio)), int(y.zero_point[0]))
             shape = (1, *(make.pick(rng, 1, 9) for _ in range(make.pick(rng, 1, 3))))
-            name = names[make.pick(rng, 0, 2)]
-            yield _example(shape, x, y, FUSED_ACTIVATIONS[name], f"{name} {index}")
+            name = names[make.pick(rng, 0, len(names) - 1)]
+            yield _example(shape, x, y, STANDALONE[name], f"{name} {index}")
         every = make.activation((1, 256), Quantization.per_tensor(0.5, -3))
         for scale in (0.5, 0.25, 1.0, 2.0, 0.37):
             graph = _example(
@@ -84,15 +91,15 @@ class Relu(Operator):
             yield Example(graph, f"every value, scale {scale}", (values,))
 
     def read_tflite(self, op: TfliteOperator) -> Node:
-        return Node(self.name, op.inputs, op.outputs, {"clamp": clamp_of(FUSED_ACTIVATIONS[op.builtin], op.output())})
+        return Node(self.name, op.inputs, op.outputs, {"clamp": clamp_of(STANDALONE[op.builtin], op.output())})
 
     def read_onnx(self, match: OnnxMatch) -> Node:
         return Node(self.name, match.inputs[:1], match.outputs, {"clamp": match.int8_clamp()})
 
     def write_tflite(self, graph: Graph, node: Node, writer: TfliteWriter) -> None:
-        """RELU changes scales itself; RELU6 does not in TFLite Micro, so a QUANTIZE goes before it where they differ."""
-        x, y = int8_input(graph, node), int8_output(graph, node)
-        name = fused_activation(clamp_attribute(node), y)
+        """RELU changes scales itself, the others have a QUANTIZE before them for it. Free clamps are maxima and minima."""
+        x, y, clamp = int8_input(graph, node), int8_output(graph, node), clamp_attribute(node)
+        name = _standalone(clamp, y)
         source = node.inputs[0]
         if name == "NONE":
             writer.add("QUANTIZE", (source,), node.outputs, schema.QuantizeOptionsT(), 2)
@@ -101,7 +108,27 @@ class Relu(Operator):
             rescaled = writer.add_activation(f"{y.name}/rescaled", x.shape, "int8", y.quantization)
             writer.add("QUANTIZE", (source,), (rescaled,), schema.QuantizeOptionsT(), 2)
             source = rescaled
-        writer.add(name, (source,), node.outputs, None, 2)
+        if name in WRITTEN:
+            writer.add(name, (source,), node.outputs, None, 2)
+        else:
+            _write_bounds(clamp, source, graph, node, writer)
+
+
+def _standalone(clamp: Clamp, y: Tensor) -> str:
+    """TFLite's name for a clamp; "" if it has none."""
+    return next((name for name in ("NONE", *WRITTEN) if clamp_of(STANDALONE[name], y) == clamp), "")
+
+
+def _write_bounds(clamp: Clamp, source: int, graph: Graph, node: Node, writer: TfliteWriter) -> None:
+    """A MAXIMUM with the lower bound and a MINIMUM with the upper one, where they are not the ends of int8."""
+    y = int8_output(graph, node)
+    bounds = [(builtin, bound) for builtin, bound, end in zip(BOUNDING, clamp, make.NO_CLAMP, strict=True) if bound != end]
+    for place, (builtin, bound) in enumerate(bounds):
+        limit = writer.add_constant(f"{y.name}/{builtin.lower()}", np.array([bound], np.int8), y.quantization)
+        last = place == len(bounds) - 1
+        output = node.outputs[0] if last else writer.add_activation(f"{y.name}/bounded", y.shape, "int8", y.quantization)
+        writer.add(builtin, (source, limit), (output,), schema.MaximumMinimumOptionsT(), 2)
+        source = output
 
 
 def _factor(graph: Graph, node: Node) -> tuple[int, int]:

@@ -237,7 +237,9 @@ def test_reshapes_take_the_shape_of_their_output(builtin: str) -> None:
     assert (node.op, node.inputs, node.attributes) == ("reshape", (0,), {"shape": (2, 2)})
 
 
-@pytest.mark.parametrize(("builtin", "clamp"), [("RELU", (0, 127)), ("RELU6", (0, 60)), ("RELU_N1_TO_1", (-10, 10))])
+@pytest.mark.parametrize(
+    ("builtin", "clamp"), [("RELU", (0, 127)), ("RELU6", (0, 60)), ("RELU_N1_TO_1", (-10, 10)), ("RELU_0_TO_1", (0, 10))]
+)
 def test_relus(builtin: str, clamp: tuple[int, int]) -> None:
     op = tflite(builtin, [stored("x", (1, 4)), stored("y", (1, 4))], (0,), None)
     assert registry()["relu"].read_tflite(op).attributes == {"clamp": clamp}

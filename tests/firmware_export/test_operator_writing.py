@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from example_cases import cases_of
+from oracles import litert, tflite_micro
 
-from firmware_export.graph import ABSENT, Graph, GraphError, Quantization
+from firmware_export.graph import ABSENT, Graph, Node, Quantization, Tensor
 from firmware_export.operators import operator_of, registry
 from firmware_export.read_tflite import read_tflite_bytes
+from firmware_export.simulate import simulate
 from firmware_export.write_tflite import TfliteWriter, write_tflite
 
 
@@ -84,11 +86,36 @@ def test_relu(bounds: tuple[int, int], same: bool, expected: list[str]) -> None:
     assert [builtin for builtin, _ in builtins(graph)] == expected
 
 
-def test_relu_with_a_clamp_that_tflite_does_not_have() -> None:
+@pytest.mark.parametrize(
+    ("bounds", "expected"),
+    [
+        ((3, 11), ["QUANTIZE", "MAXIMUM", "MINIMUM"]),
+        ((3, 127), ["QUANTIZE", "MAXIMUM"]),
+        ((-128, 11), ["QUANTIZE", "MINIMUM"]),
+    ],
+)
+def test_relu_with_a_clamp_that_tflite_does_not_have(bounds: tuple[int, int], expected: list[str]) -> None:
+    """Maxima and minima with constants do what no RELU does; TFLite Micro answers like the simulator."""
     graph = example("relu", "every value, scale 0.37")
-    graph = replace(graph, nodes=[replace(graph.nodes[0], attributes={"clamp": (3, 11)})])
-    with pytest.raises(GraphError, match=r"the clamp 3\.\.11 .* is none of TFLite's fused activations"):
-        written(graph)
+    graph = replace(graph, nodes=[replace(graph.nodes[0], attributes={"clamp": bounds})])
+    assert [builtin for builtin, _ in builtins(graph)] == expected
+    every = np.arange(-128, 128).astype(np.int8).reshape(1, 256)
+    found = tflite_micro(write_tflite(graph), [every])[0]
+    assert (
+        (np.array_equal(found, simulate(graph, every)[0]) and (found.min(), found.max()) == bounds)
+        or -128 in bounds
+        or 127 in bounds
+    )
+
+
+@pytest.mark.parametrize("shape", [(1,), (1, 5), (1, 2, 3, 4), (1, 2, 2, 2, 3)])
+def test_bounds_of_any_shape(shape: tuple[int, ...]) -> None:
+    q = Quantization.per_tensor(0.02, 10)
+    tensors = [Tensor(name, shape, "int8", q) for name in "xy"]
+    graph = Graph(tensors, [Node("relu", (0,), (1,), {"clamp": (-40, 60)})], (0,), (1,))
+    values = np.random.default_rng(1).integers(-128, 128, shape).astype(np.int8)
+    for outside in (tflite_micro, litert):
+        assert np.array_equal(outside(write_tflite(graph), [values])[0], np.clip(values, -40, 60))
 
 
 def test_convolution_options() -> None:

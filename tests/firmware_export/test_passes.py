@@ -65,6 +65,17 @@ def test_clamps_add_up() -> None:
     assert answers(graph) == answers(fused)
 
 
+@pytest.mark.parametrize("op", ["add", "sub", "mul"])
+def test_a_relu_behind_an_elementwise_operator(op: str) -> None:
+    build = Build()
+    x, other = build.activation((1, 4, 3)), build.activation((1, 1, 3))
+    y = build.node(op, (x, other), build.activation((1, 4, 3), 0.05, -20), clamp=(-128, 127))
+    graph = build.graph((x, other), build.relu(y, (-20, 127)))
+    fused = fuse_relu(graph)
+    assert operators(fused) == [op] and fused.nodes[0].integers("clamp") == (-20, 127)
+    assert_same_answers(graph, remove_unused(fused))
+
+
 def test_two_relus_in_a_row_are_both_fused() -> None:
     build = Build(1)
     x = build.activation((1, 5, 5, 3), name="x")
