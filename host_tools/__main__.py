@@ -161,7 +161,7 @@ def _targets(text: str | None) -> tuple[str, ...] | None:
     if text is None:
         return None
     known = ("host", "unicorn", "qemu")
-    names = () if text == "none" else tuple(name for name in text.split(",") if name)
+    names = () if text == "none" else tuple(text.split(","))
     for name in names:
         if name not in known:
             raise UsageError(f"unknown target '{name}'{did_you_mean(name, known)}; known: none, {', '.join(known)}")

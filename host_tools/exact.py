@@ -6,12 +6,16 @@ and the firmware on emulated boards. onnxruntime and torch requantize in float: 
 
 from __future__ import annotations
 
+import importlib.util
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from firmware_export.board import load_board
+from firmware_export.image import build_image
+from firmware_export.toolchain import ToolchainError, host_toolchain
 from host_tools.board import open_target
 from host_tools.compare import Agreement, Int8, MismatchError, agreement, all_pairs, pairs_table
 from host_tools.fake_quant import fake_quant_outputs
@@ -32,6 +36,7 @@ from recipes.artifacts import (
 
 EXACT, TABLE = "exact.json", "table.txt"
 DEFAULT_TARGETS = ("host", "unicorn", "qemu")
+PAIR = " / "
 LINK_IMAGES = 1000
 """A serial line takes milliseconds per image: a target behind one answers at most so many of them."""
 
@@ -47,24 +52,40 @@ class ExactOrder:
 
 
 def plan_targets(order: Order, targets: Sequence[str] | None) -> ExactOrder:
-    """One order for each target; None takes those that are built and installed here.
+    """One order for each target; None takes this computer and every emulator of the board that is installed here.
 
     Raises:
-        ArtifactError, LinkError, ToolchainError, UsageError: a target that was asked for cannot be run.
+        ArtifactError: the board's firmware is not built; the message names the command that does it.
+        LinkError, ToolchainError, UsageError: a target that was asked for cannot be run.
     """
     runs, left_out = [], {}
     for target in DEFAULT_TARGETS if targets is None else targets:
-        board = load_board("host") if target == "host" else order.board
-        run = replace(order, target=target, board=board)
+        run = replace(order, target=target, board=load_board("host") if target == "host" else order.board)
         try:
-            firmware_files(run)
-            open_target(target, board, run.firmware)
-            runs.append(run)
+            check_program(run)
         except PipelineError as error:
             if targets is not None:
                 raise
             left_out[target] = str(error)
-    return ExactOrder(order, tuple(runs), left_out)
+            continue
+        if not run.board.is_host:
+            firmware_files(run)
+        runs.append(run)
+    return ExactOrder(replace(order, target="host") if order.board.is_host else order, tuple(runs), left_out)
+
+
+def check_program(run: Order) -> None:
+    """Whether the target's program is here and knows the board; says nothing of the firmware.
+
+    Raises:
+        UsageError, LinkError: the target does not run, or does not emulate, this board.
+        ToolchainError: the emulator is not installed.
+    """
+    open_target(run.target, run.board, run.firmware)
+    if run.target == "unicorn" and importlib.util.find_spec("unicorn") is None:
+        raise ToolchainError("the Python package unicorn is not installed; run `pip install -r requirements.txt`")
+    if run.target == "qemu" and shutil.which("qemu-system-arm") is None:
+        raise ToolchainError("qemu-system-arm not found; install qemu-system-arm")
 
 
 def exact(request: ExactOrder) -> None:
@@ -74,10 +95,8 @@ def exact(request: ExactOrder) -> None:
         MismatchError: some byte differs between two implementations; exact.json is written first.
         ArtifactError: an earlier stage is missing or damaged.
     """
-    order = request.order
-    for target, reason in request.left_out.items():
-        print(f"exact: {target} is left out: {reason}", flush=True)
-    with Stage(order.root, "exact", _config(request), _inputs(request)) as stage:
+    root = request.order.root
+    with Stage(root, "exact", _config(request), _inputs(request)) as stage:
         if stage.unchanged:
             print((stage.folder / TABLE).read_text(), end="")
             print(stage.again(), flush=True)
@@ -86,20 +105,29 @@ def exact(request: ExactOrder) -> None:
         figures = stage.manifest["figures"]
     different = figures["bytes_different"]
     if different:
+        told = _suspect(request, figures["pairs"])
         raise MismatchError(
             f"{different:,} bytes differ between implementations that must agree: {', '.join(figures['pairs'])}; "
-            f"find the layer with: python -m host_tools layers {order.words}"
+            f"find the layer with: python -m host_tools layers {told.words}"
         )
+
+
+def _suspect(request: ExactOrder, pairs: Sequence[str]) -> Order:
+    """The first firmware that is one of a differing pair."""
+    differing = {name for pair in pairs for name in pair.split(PAIR)}
+    return next((run for run in request.runs if run.target in differing), request.order)
 
 
 def _config(request: ExactOrder) -> dict[str, Any]:
     targets = {run.target: run.board.name for run in request.runs}
-    return {**base_config(request.order), "targets": targets}
+    image = {"toolchain": host_toolchain().label, "optimize": request.order.recipe.firmware_export.optimize}
+    return {**base_config(request.order), "targets": targets, "left_out": request.left_out, "host": image}
 
 
 def _inputs(request: ExactOrder) -> list[Path]:
     root = request.order.root
-    firmware = {path: None for run in request.runs for path in firmware_files(run)}
+    built = [run for run in request.runs if not run.board.is_host]
+    firmware = {path: None for run in built for path in firmware_files(run)}
     return [root / "compress" / INT8_ONNX, *stage_files(root / "export"), *firmware]
 
 
@@ -109,13 +137,15 @@ def _compare_everything(request: ExactOrder, stage: Stage) -> None:
     _, images, _, _ = load_images(order.recipe, model, order.images)
     answers = {name: _timed(name, run, images) for name, run in implementations(model).items()}
     for run in request.runs:
-        answers[run.target] = device_answers(run, model, images[:LINK_IMAGES], stage.work)
+        firmware = host_firmware(run, stage.work / "host") if run.board.is_host else run.firmware
+        answers[run.target] = device_answers(run, firmware, model, images[:LINK_IMAGES], stage.work)
     pairs = all_pairs(answers)
     tolerance = [
         agreement("simulator", answers["simulator"], "onnxruntime", onnxruntime_outputs(model.onnx, images, model.output)),
         agreement("simulator", answers["simulator"], "torch", fake_quant_outputs(model.onnx, images, model.output)),
     ]
-    text = f"{pairs_table(pairs)}\n{tolerance_table(tolerance)}\n"
+    left_out = "".join(f"{target} is left out: {reason}\n" for target, reason in request.left_out.items())
+    text = f"{pairs_table(pairs)}\n{left_out}{tolerance_table(tolerance)}\n"
     print(text, end="", flush=True)
     write_text_atomic(stage.work / TABLE, text)
     write_json_atomic(stage.work / EXACT, _report(request, model, pairs, tolerance))
@@ -137,12 +167,22 @@ def _timed(name: str, run: Callable[[Int8, Advance], Int8], images: Int8) -> Int
         return run(images, advance)
 
 
-def device_answers(order: Order, model: Model, images: Int8, work: Path) -> Int8:
-    """The firmware's answers int8 [n, outputs] over its serial line; an interrupted run goes on where it stopped."""
-    transport = open_target(order.target, order.board, order.firmware)
-    with Link(transport, model.expected()) as link, progress(order.target, len(images)) as advance:
-        check_answering_board(link.hello, order.board, order.firmware, order.target)
-        return stream(link, images, work / f"{order.target}.txt", advance).outputs.reshape(len(images), -1)
+def host_firmware(run: Order, folder: Path) -> Path:
+    """Builds the firmware of board `host` from the export into `folder`: it takes a second and is never an old one."""
+    build_image(run.board, run.root / "export", folder, host_toolchain(), run.recipe.firmware_export.optimize)
+    return folder
+
+
+def device_answers(run: Order, firmware: Path, model: Model, images: Int8, work: Path) -> Int8:
+    """The firmware's answers int8 [n, outputs] over its serial line; an interrupted run goes on where it stopped.
+
+    Args:
+        firmware: the folder of the image. work: where the answers are kept until all have come.
+    """
+    transport = open_target(run.target, run.board, firmware)
+    with Link(transport, model.expected()) as link, progress(run.target, len(images)) as advance:
+        check_answering_board(link.hello, run.board, firmware, run.target)
+        return stream(link, images, work / f"{run.target}.txt", advance).outputs.reshape(len(images), -1)
 
 
 def tolerance_table(rows: Sequence[Agreement]) -> str:
@@ -176,7 +216,7 @@ def _figures(pairs: Sequence[Agreement]) -> dict[str, Any]:
     return {
         "bytes_compared": sum(pair.bytes_compared for pair in pairs),
         "bytes_different": sum(pair.bytes_different for pair in different),
-        "pairs": [f"{pair.first} / {pair.second}" for pair in different],
+        "pairs": [f"{pair.first}{PAIR}{pair.second}" for pair in different],
     }
 
 

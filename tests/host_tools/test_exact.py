@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -16,8 +17,10 @@ from qdq_file import mixed_file
 
 import host_tools.exact
 import recipes.artifacts
+from firmware_export.__main__ import main as firmware_export_main
 from firmware_export.board import load_board
 from firmware_export.graph import Array
+from firmware_export.toolchain import ToolchainError
 from host_tools.__main__ import main
 from host_tools.compare import Agreement, MismatchError
 from host_tools.errors import LinkError
@@ -25,7 +28,7 @@ from host_tools.exact import ExactOrder, exact, plan_targets, tolerance_table
 from host_tools.link import Link
 from host_tools.model import load_model
 from host_tools.run import Order, load_images
-from recipes.artifacts import ArtifactError
+from recipes.artifacts import ArtifactError, UsageError
 from recipes.recipe import load_recipe
 
 IMPLEMENTATIONS = ["simulator", "compiled C", "tflite-micro", "LiteRT ref", "host"]
@@ -112,6 +115,7 @@ def test_a_board_that_differs_is_named(
         assert caught.value.exit_code == 10
         assert "20 bytes differ" in str(caught.value)  # 5 images, 1 byte each, against 4 others
         assert "simulator / host, compiled C / host, tflite-micro / host, LiteRT ref / host;" in str(caught.value)
+        assert str(caught.value).endswith(f"layers {recipe} --board host --target host --images 5")
     assert board.runs == 5
     assert "5/50" in capsys.readouterr().out
 
@@ -158,17 +162,74 @@ def test_a_serial_line_answers_the_first_images_only(recipe: Path, monkeypatch: 
     assert counts["simulator", "tflite-micro"] == 20 and counts["simulator", "host"] == 7
 
 
-def test_what_is_not_built_is_left_out_and_said(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    request = plan_targets(order(recipe), None)
+@pytest.mark.parametrize("targets", [None, ["unicorn"], ["host", "qemu"]])
+def test_firmware_that_is_not_built_is_an_error_that_says_how(recipe: Path, targets: list[str] | None) -> None:
+    """Otherwise a comparison without the board would pass for one with it."""
+    with pytest.raises(
+        ArtifactError, match=r"no firmware in \S+netduinoplus2; build it with: python -m firmware_export .*plus2$"
+    ):
+        plan_targets(order(recipe), targets)
+
+
+def test_a_program_that_is_not_installed_is_left_out_and_said(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    request = plan_targets(order(recipe, 3), None)
+    monkeypatch.undo()
     assert [run.target for run in request.runs] == ["host"] and set(request.left_out) == {"unicorn", "qemu"}
-    exact(request)
-    assert "exact: unicorn is left out: no firmware in" in capsys.readouterr().out
+    for _ in range(2):  # the second time from what is written
+        exact(request)
+        text = capsys.readouterr().out
+        assert "unicorn is left out: the Python package unicorn is not installed" in text
+        assert "qemu is left out: qemu-system-arm not found; install qemu-system-arm" in text
     assert report(recipe)["left_out"] == request.left_out
+    table = (recipe.parent / "build" / "tiny" / "exact" / "table.txt").read_text()
+    assert table.count("left out") == 2
 
 
-def test_what_is_asked_for_must_be_there(recipe: Path) -> None:
-    with pytest.raises(ArtifactError, match="build it with: python -m firmware_export"):
-        plan_targets(order(recipe), ["unicorn"])
+@pytest.mark.parametrize("target", ["unicorn", "qemu"])
+def test_a_program_that_was_asked_for_must_be_there(recipe: Path, monkeypatch: pytest.MonkeyPatch, target: str) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ToolchainError, match=f"{target}.*install"):
+        plan_targets(order(recipe), ["host", target])
+
+
+def test_a_board_that_qemu_does_not_know_is_compared_without_it(recipe: Path) -> None:
+    words = [str(recipe), "--build", str(recipe.parent / "build"), "--board", "nucleo_f103rb"]
+    assert firmware_export_main(words) == 0
+    asked = replace(order(recipe), board=load_board("nucleo_f103rb"))
+    request = plan_targets(asked, None)
+    assert [(run.target, run.board.name) for run in request.runs] == [("host", "host"), ("unicorn", "nucleo_f103rb")]
+    assert "no machine for board nucleo_f103rb" in request.left_out["qemu"]
+    with pytest.raises(LinkError, match="no machine for board nucleo_f103rb"):
+        plan_targets(asked, ["qemu"])
+
+
+def test_board_host_is_compared_without_emulators(recipe: Path) -> None:
+    request = plan_targets(replace(order(recipe, 3), board=load_board("host")), None)
+    assert [run.target for run in request.runs] == ["host"] and set(request.left_out) == {"unicorn", "qemu"}
+    assert request.order.target == "host"
+    with pytest.raises(UsageError, match="does not run firmware of board 'host'"):
+        plan_targets(replace(order(recipe), board=load_board("host")), ["unicorn"])
+
+
+def test_the_firmware_of_this_computer_is_built_on_the_way(recipe: Path) -> None:
+    root = recipe.parent / "build" / "tiny"
+    before = json.loads((root / "firmware" / "host" / "image.json").read_text())
+    shutil.rmtree(root / "firmware")
+    exact(plan_targets(order(recipe, 3), ["host"]))
+    pairs = report(recipe)["exact"]
+    assert isinstance(pairs, list) and ("simulator", "host") in {(p["first"], p["second"]) for p in pairs}
+    assert json.loads((root / "exact" / "host" / "image.json").read_text())["build_id"] == before["build_id"]
+
+
+def test_an_old_firmware_of_this_computer_does_no_harm(recipe: Path) -> None:
+    firmware = recipe.parent / "build" / "tiny" / "firmware" / "host" / "firmware"
+    firmware.write_bytes(b"not a program")
+    exact(plan_targets(order(recipe, 3), ["host"]))
 
 
 def test_a_damaged_export_is_refused(recipe: Path) -> None:

@@ -113,6 +113,8 @@ def test_the_recipe_decides_the_number_of_images(recipe: Path, asked: list[Order
         (["digits", "--board", "nucleo_f446"], "did you mean 'nucleo_f446re'"),
         (["layers", "digits", "--image", "-1"], "-1"),
         (["exact", "digits", "--targets", "unicron"], "did you mean 'unicorn'"),
+        (["exact", "digits", "--targets", ""], "unknown target ''"),
+        (["exact", "digits", "--targets", "host,"], "unknown target ''"),
     ],
 )
 def test_wrong_options_are_one_line_and_code_two(arguments: list[str], message: str) -> None:
