@@ -5,24 +5,36 @@ from __future__ import annotations
 from firmware_export.simulate import simulate_trace
 from host_tools.board import open_target
 from host_tools.compare import MismatchError
-from host_tools.firmware import check_answering_board
+from host_tools.firmware import check_answering_board, verify_stage
 from host_tools.layers import find_difference, layer_verdicts, layers_table
 from host_tools.link import Link
 from host_tools.messages import Hello, TensorInfo
-from host_tools.model import load_model
-from host_tools.run import Order, load_images
+from host_tools.model import Model, load_model
+from host_tools.run import Order, firmware_files, load_images
 from recipes.artifacts import UsageError
 
 
 def check_device(order: Order, link: Link) -> None:
-    """Raises LinkError when what answers is not the board and the image of the order."""
+    """Raises LinkError when what answers is not the board and the image of the order, ArtifactError without an image."""
+    firmware_files(order)
     check_answering_board(link.hello, order.board, order.firmware, order.target)
 
 
-def connect(order: Order) -> Link:
-    """A link to the order's device that expects the recipe's model; enter it to connect."""
-    model = load_model(order.root, order.recipe)
+def link_to(order: Order, model: Model) -> Link:
+    """A link to the order's device that expects the model; enter it to connect.
+
+    Raises:
+        ArtifactError: an image that is to be emulated or run is not built, or one of its files is damaged.
+    """
+    if not order.target.startswith("serial:"):
+        firmware_files(order)
+        verify_stage(order.firmware)
     return Link(open_target(order.target, order.board, order.firmware), model.expected())
+
+
+def connect(order: Order) -> Link:
+    """As link_to, of the recipe's model."""
+    return link_to(order, load_model(order.root, order.recipe))
 
 
 def print_hello(order: Order) -> None:
@@ -90,7 +102,7 @@ def inspect_layers(order: Order, image: int) -> None:
         raise UsageError(f"--image {image}: the test images are 0 to {len(images) - 1}")
     trace = simulate_trace(model.graph, images[image : image + 1])
     data = images[image].tobytes()
-    with Link(open_target(order.target, order.board, order.firmware), model.expected()) as link:
+    with link_to(order, model) as link:
         check_device(order, link)
         verdicts = layer_verdicts(link, model.graph, trace, data)
         print(layers_table(verdicts), flush=True)

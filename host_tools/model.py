@@ -15,6 +15,7 @@ from firmware_export.graph import Graph, Tensor
 from firmware_export.hostlib import HostNetwork
 from firmware_export.simulate import simulate
 from host_tools.compare import Int8
+from host_tools.firmware import verify_stage
 from host_tools.link import ExpectedModel
 from host_tools.progress import Advance
 from recipes.artifacts import ArtifactError, verified_hash
@@ -80,13 +81,14 @@ def load_model(root: Path, recipe: Recipe) -> Model:
     """Loads what build/<recipe> holds.
 
     Raises:
-        ArtifactError: the export is missing, damaged, or was made from another int8 model.
+        ArtifactError: the export is missing, one of its files is damaged, or it was made from another int8 model.
         GraphError: the int8 model is damaged.
     """
     export, name = root / "export", recipe.firmware_export.name
     onnx, twin = root / "compress" / INT8_ONNX, export / f"{name}.tflite"
     for path in (onnx, twin, export / f"{name}_c_info.json"):
         verified_hash(path)
+    verify_stage(export)
     info = read_info(export, name)
     graph = load_graph(onnx, recipe.firmware_export)
     if graph.hash() != info["model_hash"]:

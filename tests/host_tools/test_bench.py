@@ -194,6 +194,14 @@ def test_a_recipe_that_is_not_built_is_named(recipe: Path) -> None:
         bench([load_recipe(recipe)], recipe.parent / "elsewhere")
 
 
+@pytest.mark.parametrize("name", ["network.c", "network.tflite", "network_selftest.c"])
+def test_generated_files_that_were_changed_are_not_measured(recipe: Path, name: str) -> None:
+    path = recipe.parent / "build" / "tiny" / "export" / name
+    path.write_bytes(path.read_bytes() + b"\n")
+    with pytest.raises(ArtifactError, match=rf"{name} is damaged"):
+        bench([load_recipe(recipe)], recipe.parent / "build")
+
+
 def test_bench_needs_a_recipe(recipe: Path) -> None:
     with pytest.raises(UsageError, match="at least one recipe"):
         main(["bench", "train.epochs=3"])

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from built_recipe import copy_recipe
 from graph_board import GraphBoard, who
 
 import host_tools.inspect_device
@@ -19,7 +20,7 @@ from host_tools.inspect_device import inspect_layers, print_hello, print_selftes
 from host_tools.link import Link
 from host_tools.model import load_model
 from host_tools.run import Order
-from recipes.artifacts import UsageError
+from recipes.artifacts import ArtifactError, UsageError
 from recipes.recipe import load_recipe
 
 
@@ -86,6 +87,28 @@ def test_another_board_or_image_is_refused(
     assert caught.value.exit_code == 5
     shown = capsys.readouterr().out
     assert next(iter(lie.values())) in shown if look is print_hello else shown == ""
+
+
+LOOKS = ["info", "selftest", "layers"]
+
+
+@pytest.mark.parametrize("name", ["export/network_data.c", "firmware/host/firmware", "firmware/host/image.json"])
+@pytest.mark.parametrize("command", LOOKS)
+def test_a_damaged_file_is_not_used(built: Path, tmp_path: Path, command: str, name: str) -> None:
+    recipe = copy_recipe(built, tmp_path)
+    path = tmp_path / "build" / "tiny" / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ArtifactError, match=rf"{path.name} is damaged: SHA-256"):
+        main([command, str(recipe), "--build", str(tmp_path / "build"), "--target", "host"])
+
+
+@pytest.mark.parametrize("command", LOOKS)
+def test_firmware_that_is_not_built_is_named(built: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ArtifactError, match=r"build it with: python -m firmware_export .* --board nucleo_f446re"):
+        main([command, str(built), "--build", str(built.parent / "build"), "--board", "nucleo_f446re"])
+    assert capsys.readouterr().out == ""
 
 
 def wrong_element(layer: int, output: Array) -> Array:

@@ -88,7 +88,10 @@ def test_another_name_of_the_generated_files(recipe: Path) -> None:
         load_model(root(recipe), load_recipe(recipe))
 
 
-@pytest.mark.parametrize("name", ["compress/model_int8.onnx", "export/network.tflite", "export/network_c_info.json"])
+FILES = ["compress/model_int8.onnx", "export/network.tflite", "export/network_c_info.json", "export/network_data.c"]
+
+
+@pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("damage", ["gone", "flipped", "cut"])
 def test_a_missing_or_damaged_file_is_named(recipe: Path, name: str, damage: str) -> None:
     path = root(recipe) / name
