@@ -138,7 +138,7 @@ class Toolchain:
         full = next((text for text in _DISK_PROBLEMS if text.lower() in result.stderr.lower()), None)
         if full is not None:
             raise ArtifactError(
-                f"{action}: {full.lower()}; make room for the output and run again (earlier artifacts are intact)"
+                f"{action}: {full.lower()}; make room and run again (earlier artifacts are intact)"
             )
         if result.returncode != 0:
             raise ToolchainError(f"{action}: {self.label} failed: {_first_message(result.stderr)}")

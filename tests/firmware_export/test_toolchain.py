@@ -159,7 +159,7 @@ def test_silent_failure_and_full_disk(tmp_path: Path) -> None:
     with pytest.raises(ToolchainError, match="linking x: cc 1 failed: no message"):
         silent.run([], "linking x")
     full = script(tmp_path / "full", f"echo 'fatal error: {os.strerror(errno.ENOSPC)}' >&2; exit 1")
-    with pytest.raises(ArtifactError, match="no space left on device; make room and run again") as error:
+    with pytest.raises(ArtifactError, match="no space left on device; make room") as error:
         Toolchain("cc", (str(full),), "1").run([], "linking x")
     assert error.value.exit_code == 4
 
