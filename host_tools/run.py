@@ -19,6 +19,7 @@ from firmware_export.board import Board
 from firmware_export.simulate import simulate_trace
 from host_tools.board import open_target, parse_serial
 from host_tools.compare import Agreement, Int8, MismatchError, agreement
+from host_tools.counts import counts_before, link_counts
 from host_tools.fake_quant import fake_quant_outputs
 from host_tools.firmware import check_answering_board, stage_files
 from host_tools.layers import layer_verdicts
@@ -233,23 +234,15 @@ def ask_device(order: Order, model: Model, images: Int8, work: Path) -> Measured
     transport = open_target(order.target, order.board, order.firmware)
     with Link(transport, model.expected()) as link:
         check_answering_board(link.hello, order.board, order.firmware, order.target)
+        before = counts_before(link)
         passed = link.selftest()
         print(_greeting(link.hello, passed), flush=True)
         trace = simulate_trace(model.graph, images[:1])
         layers = layer_verdicts(link, model.graph, trace, images[0].tobytes())
         with progress(f"run/{target_folder(order.target)}", len(images)) as advance:
             answers = stream(link, images, work / STREAM, advance)
-        stats = link.stats()
-        seen = link.statistics
-        counts = LinkCounts(
-            frames=seen.frames,
-            crc_errors=seen.crc_errors + stats.crc_errors,
-            retries=seen.retries,
-            resets=seen.resets,
-            reconnections=seen.reconnections,
-            overruns=stats.overruns,
-        )
-        return Measured(link.hello, passed, layers, answers, counts, stats.stack_used)
+        counts, stack_used = link_counts(link, before)
+        return Measured(link.hello, passed, layers, answers, counts, stack_used)
 
 
 def _greeting(hello: Hello, passed: bool) -> str:

@@ -41,6 +41,8 @@ class GraphBoard:
         name, build_id: of the board and its firmware, as hello says them.
         reset_at: numbers of runs at which the board is reset instead of answering.
         dies_at: number of runs after which the line is gone.
+        errors: damaged frames and overrun bytes since the board was reset, before this program came.
+        error_step: how many of each come with every run.
         silent: whether it never answers.
         line: what happens to the bytes of either direction on their way.
     """
@@ -55,6 +57,8 @@ class GraphBoard:
     selftest_status: int = 0
     reset_at: set[int] = field(default_factory=set)
     dies_at: int | None = None
+    errors: tuple[int, int] = (0, 0)
+    error_step: int = 0
     silent: bool = False
     line: Callable[[bytes], bytes] = bytes
     description: str = "graph board"
@@ -64,6 +68,7 @@ class GraphBoard:
         self.runs = self.hellos = 0
         self.now = 0.0
         self._reader, self._session, self._sequence = FrameReader(), 0, 0
+        self._frames = 1000
         self._input, self._cached, self._out = b"", b"", b""
 
     def open(self) -> None:
@@ -99,6 +104,7 @@ class GraphBoard:
             self._out += self.line(self._cached)
         else:
             self._sequence = frame.sequence
+            self._frames += 1
             answer = self._answer(frame)
             if answer is not None:
                 self._send(frame, frame.type | ANSWER, answer)
@@ -114,7 +120,7 @@ class GraphBoard:
             FrameType.RUN: self._run,
             FrameType.LAYERS: self._layers,
             FrameType.TENSOR: self._tensor,
-            FrameType.STATS: lambda payload: struct.pack("<7I", 1000, 2, 4, self.runs, 0, 0, 321),
+            FrameType.STATS: self._stats,
             FrameType.SELFTEST: lambda payload: bytes([self.selftest_status]),
         }
         return handlers[FrameType(frame.type)](frame.payload)
@@ -133,6 +139,10 @@ class GraphBoard:
         shape = struct.pack(f"<{len(tensor.shape)}H", *tensor.shape)
         return bytes([0, len(tensor.shape)]) + shape + struct.pack("<Ifi", tensor.nbytes, tensor.scale, tensor.zero_point)
 
+    def _stats(self, payload: bytes) -> bytes:
+        damaged, overrun = self.errors
+        return struct.pack("<7I", self._frames, damaged + self._reader.damaged, overrun, self.runs, 0, 0, 321)
+
     def _write_input(self, payload: bytes) -> bytes:
         (offset,) = struct.unpack_from("<I", payload)
         self._input = self._input[:offset] + payload[4:]
@@ -143,8 +153,9 @@ class GraphBoard:
         self.runs += 1
         if self.dies_at is not None and self.runs > self.dies_at:
             raise LinkError("graph board: the port has gone")
+        self.errors = self.errors[0] + self.error_step, self.errors[1] + self.error_step
         if self.runs in self.reset_at:
-            self._session = 0
+            self._session, self._frames, self.errors = 0, 0, (0, 0)
             return None
         outputs = self._trace()[-1][0].tobytes()
         crcs = zlib.crc32(self._input), zlib.crc32(outputs)

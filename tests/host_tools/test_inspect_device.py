@@ -45,14 +45,14 @@ def put_on(monkeypatch: pytest.MonkeyPatch, built: Path) -> Callable[..., GraphB
 def test_info_tells_what_the_board_says(
     built: Path, put_on: Callable[..., GraphBoard], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    board = put_on()
+    board = put_on(errors=(2, 4))
     print_hello(order(built))
     lines = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines())
     assert lines["board"] == "host" and lines["core"] == "python" and lines["clock"] == "16 MHz"
     assert lines["model"] == board.graph.hash() and lines["arithmetic"] == "double" and lines["layers"] == "3"
     assert lines["stack"] == "4,096 bytes reserved"
     assert lines["input"].startswith("0      int8 1x8x8x1, 64 bytes, real = 0.00392156886 * (stored - -128)")
-    assert "1,000 frames, 2 damaged" in lines["since"] and lines["since"].endswith("stack used 321 bytes")
+    assert "1,002 frames, 2 damaged, 4 bytes overrun" in lines["since"] and lines["since"].endswith("stack used 321 bytes")
 
 
 def test_the_real_firmware_from_the_command_line(built: Path, capsys: pytest.CaptureFixture[str]) -> None:
