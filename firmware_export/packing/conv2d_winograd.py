@@ -117,7 +117,7 @@ def winograd_code(
         params_type="nn_conv2d_winograd_params",
         fields=fields | window.fields() | clamp_fields(stage),
         constants=(Constant("weights", matrix.astype(np.int8)), Constant("constants", constants)),
-        sources=("conv2d_winograd.c", "step_winograd.c", "step_winograd_transforms.c", "window.c"),
+        sources=("conv2d_winograd.c", "step_winograd.c", "step_winograd_transforms.c"),
         scratch_bytes=blocking.scratch_bytes(window.channels, outputs),
         summary=f"{window.summary()}, {'x'.join(map(str, (*window.size, window.channels)))} -> "
         f"{'x'.join(map(str, (*window.output, outputs)))}, winograd {kernel}",

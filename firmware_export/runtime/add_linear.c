@@ -1,6 +1,8 @@
 /* Elementwise sum, int8, in one linear form that has been tried on every pair of values. */
 #include "add_linear.h"
 
+#include "lanes.h"
+
 #define SHIFT 20
 /* Elements of one pass of the inner step. */
 #define PASS 8u
@@ -26,10 +28,7 @@ static void add_range(const nn_add_linear_params *params, const int8_t *input_0,
     }
 }
 
-#if defined(__ARM_FEATURE_DSP) && !defined(__ARM_FEATURE_MVE)
-
-#define NAKED __attribute__((naked, noinline))
-#define UNUSED __attribute__((unused))
+#if NN_DSP
 
 /* r0: passes left, r1, r2: inputs, r3: output, r4, r5: factors, r6: start, r7: mask of the odd bytes.
  * 256 times a byte is in each lane; SMLAW drops 16 bits of a lane's product with a factor. Sums in r12, r10, lr, r11.
@@ -88,13 +87,13 @@ static void add_range(const nn_add_linear_params *params, const int8_t *input_0,
     "add sp, sp, #4\n"                                                                                                        \
     "pop {r4-r11, pc}\n"
 
-NAKED void nn_add_linear_passes(const nn_add_linear_params *params UNUSED, const int8_t *input_0 UNUSED,
-                                const int8_t *input_1 UNUSED, int8_t *output UNUSED) {
+NN_NAKED void nn_add_linear_passes(const nn_add_linear_params *params NN_UNUSED, const int8_t *input_0 NN_UNUSED,
+                                const int8_t *input_1 NN_UNUSED, int8_t *output NN_UNUSED) {
     __asm__ volatile(PASSES(""));
 }
 
-NAKED void nn_add_signed_passes(const nn_add_linear_params *params UNUSED, const int8_t *input_0 UNUSED,
-                                const int8_t *input_1 UNUSED, int8_t *output UNUSED) {
+NN_NAKED void nn_add_signed_passes(const nn_add_linear_params *params NN_UNUSED, const int8_t *input_0 NN_UNUSED,
+                                const int8_t *input_1 NN_UNUSED, int8_t *output NN_UNUSED) {
     __asm__ volatile(PASSES(FOUR_SIGNS));
 }
 

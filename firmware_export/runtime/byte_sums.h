@@ -4,11 +4,13 @@
 
 #include <stdint.h>
 
+#include "lanes.h"
+
 #define NN_BYTE_SUMS_CHANNELS 4u
 /* Pixels that fit the halves: 256 times -128 or 127 is int16. */
 #define NN_BYTE_SUMS_PIXELS 256u
 
-#if defined(__ARM_FEATURE_DSP) && !defined(__ARM_FEATURE_MVE)
+#if NN_DSP
 
 /* Adds the bytes 0 and 2 of x, sign-extended, to the halves of sums. */
 static inline uint32_t nn_add_even_bytes(uint32_t sums, uint32_t x) {

@@ -3,8 +3,7 @@
  */
 #include "conv2d_r256.h"
 
-#include <stddef.h>
-
+#include "patch.h"
 #include "step_r256.h"
 
 /* What stays the same during one call. */
@@ -12,9 +11,12 @@ typedef struct {
     const nn_conv2d_r256_params *params;
     const int8_t *input;
     uint32_t image_row;            /* bytes */
+    uint32_t pixel_step;           /* bytes from an output's window to that of the next in the row */
+    uint32_t read;                 /* bytes of each row of a window that are read as words */
     int32_t last_y;                /* windows that begin in rows 0..last_y and columns 0..last_x lie on the image */
     int32_t last_x;
     const int8_t *last_pixel;      /* where the last window may begin so that no word reaches over the image's end */
+    uint32_t *x;                   /* expanded pixels */
     int8_t *patch[NN_R256_PIXELS]; /* a copied window each */
     int8_t *tail[NN_R256_PIXELS];  /* the ends of its rows */
     int32_t *sums;                 /* only of the general form */
@@ -52,10 +54,13 @@ static work prepare(const nn_conv2d_r256_params *params, const int8_t *input, in
     w.params = params;
     w.input = input;
     w.image_row = (uint32_t)window->input_w * window->channels;
+    w.pixel_step = (uint32_t)window->stride_w * window->channels;
+    w.read = params->row_words * 4u;
     w.last_y = params->gathered != 0u ? -1 : window->input_h - 1 - (window->kernel_h - 1) * window->dilation_h;
     w.last_x = window->input_w - window->kernel_w;
-    const uint32_t reach = (params->rows - 1u) * window->dilation_h * w.image_row + params->row_words * 4u;
+    const uint32_t reach = (params->rows - 1u) * window->dilation_h * w.image_row + w.read;
     w.last_pixel = input + window->input_h * w.image_row - reach;
+    w.x = (uint32_t *)(void *)scratch;
     divide_scratch(&w, scratch + params->steps * NN_R256_STEP_WORDS * sizeof(uint32_t));
     return w;
 }
@@ -66,14 +71,12 @@ static cursor first_pixel(const nn_window *window) {
     return at;
 }
 
-/* Behind the last pixel it stays there: the same bytes are then computed once more. */
-static void advance(cursor *at, const nn_window *window) {
-    if (at->left <= 1u) {
-        return;
-    }
-    --at->left;
-    at->x += window->stride_w;
-    if (++at->column == window->output_w) {
+/* Forward by pixels that lie in this row. */
+static void advance(cursor *at, const nn_window *window, uint32_t pixels) {
+    at->left -= pixels;
+    at->column += pixels;
+    at->x += (int32_t)(pixels * window->stride_w);
+    if (at->column >= window->output_w) {
         at->column = 0u;
         at->x = -(int32_t)window->padding_left;
         ++at->row;
@@ -81,38 +84,67 @@ static void advance(cursor *at, const nn_window *window) {
     }
 }
 
+static const int8_t *pixel_at(const work *w, const cursor *at) {
+    return w->input + (uint32_t)at->y * w->image_row + (uint32_t)at->x * w->params->window.channels;
+}
+
+/* How often three pixels from here on lie in this row of outputs with all their windows on the image. */
+static uint32_t triples_inside(const work *w, const cursor *at) {
+    const nn_window *window = &w->params->window;
+    if (at->y < 0 || at->x < 0 || at->y > w->last_y || at->x > w->last_x || pixel_at(w, at) > w->last_pixel) {
+        return 0u;
+    }
+    uint32_t pixels = (uint32_t)(w->last_x - at->x) / window->stride_w + 1u;
+    const uint32_t whole = (uint32_t)(w->last_pixel - pixel_at(w, at)) / w->pixel_step + 1u;
+    pixels = whole < pixels ? whole : pixels;
+    pixels = window->output_w - at->column < pixels ? window->output_w - at->column : pixels;
+    return pixels / NN_R256_PIXELS;
+}
+
 /* Where the window of pixel i begins: on the image, or copied to its patch. */
 static void find_window(const work *w, const cursor *at, uint32_t i, nn_r256_source *source) {
     const nn_window *window = &w->params->window;
-    if (at->y >= 0 && at->x >= 0 && at->y <= w->last_y && at->x <= w->last_x) {
-        const int8_t *pixel = w->input + (uint32_t)at->y * w->image_row + (uint32_t)at->x * window->channels;
-        if (pixel <= w->last_pixel) {
-            source->pixel[i] = pixel;
-            source->gap[i] = window->dilation_h * w->image_row - source->words * 4u;
-            return;
-        }
+    if (at->y >= 0 && at->x >= 0 && at->y <= w->last_y && at->x <= w->last_x && pixel_at(w, at) <= w->last_pixel) {
+        source->pixel[i] = pixel_at(w, at);
+        source->gap[i] = window->dilation_h * w->image_row - w->read;
+        return;
     }
-    nn_window_gather(window, w->input, at->row, at->column, w->params->fill, w->patch[i]);
+    if (window->dilation_h == 1u && window->dilation_w == 1u) {
+        nn_copy_patch(window, w->input, at->y, at->x, window->kernel_h, window->kernel_w, w->params->fill, w->patch[i]);
+    } else {
+        nn_window_gather(window, w->input, at->row, at->column, w->params->fill, w->patch[i]);
+    }
     source->pixel[i] = w->patch[i];
-    source->gap[i] = (uint32_t)window->kernel_w * window->channels - source->words * 4u;
+    source->gap[i] = (uint32_t)window->kernel_w * window->channels - w->read;
 }
 
 /* The bytes of the kernel's rows that are no whole word, together. */
 static void expand_tails(const work *w, const nn_r256_source *source, uint32_t *x) {
     const nn_conv2d_r256_params *params = w->params;
     for (uint32_t i = 0; i < NN_R256_PIXELS; ++i) {
-        const int8_t *from = source->pixel[i] + source->words * 4u;
+        const int8_t *from = source->pixel[i] + w->read;
         int8_t *to = w->tail[i];
         for (uint32_t row = 0; row < params->rows; ++row) {
             for (uint32_t byte = 0; byte < params->row_tail; ++byte) {
                 *to++ = from[byte];
             }
-            from += source->words * 4u + source->gap[i];
+            from += w->read + source->gap[i];
         }
     }
     const nn_r256_source tails = {
         {w->tail[0], w->tail[1], w->tail[2]}, ((uint32_t)params->rows * params->row_tail + 3u) / 4u, 1u, {0u, 0u, 0u}};
     nn_r256_expand(&tails, x);
+}
+
+/* The same for three rows that each end in one byte, as 3x3 windows of three channels do. */
+static void expand_three_bytes(const work *w, const nn_r256_source *source, uint32_t *x) {
+    uint32_t words[NN_R256_PIXELS];
+    for (uint32_t i = 0; i < NN_R256_PIXELS; ++i) {
+        const uint8_t *from = (const uint8_t *)source->pixel[i] + w->read;
+        const uint32_t step = w->read + source->gap[i];
+        words[i] = from[0] | (uint32_t)from[step] << 8 | (uint32_t)from[2u * step] << 16;
+    }
+    nn_r256_expand_words(words, x);
 }
 
 static void clamp(int8_t *x, uint32_t count, int32_t min, int32_t max) {
@@ -130,48 +162,100 @@ static void requantize_sums(const nn_conv2d_r256_params *params, const int32_t *
     }
 }
 
-/* All channels of three pixels to output; expanded pixels are in block->x. */
-static void finish_pixels(const work *w, const nn_r256_block *block, channels_step channels) {
+/* All channels of three pixels to block->output. */
+static void compute(const work *w, const nn_r256_source *source, const nn_r256_block *block, channels_step channels) {
     const nn_conv2d_r256_params *params = w->params;
-    if (channels == nn_r256_sums) {
-        nn_r256_block to_sums = *block;
-        to_sums.output[0] = (int8_t *)w->sums;
-        channels(&to_sums);
-        requantize_sums(params, w->sums, block->output);
+    uint32_t *x = nn_r256_expand(source, w->x);
+    if (params->row_tail == 1u && params->rows == 3u) {
+        expand_three_bytes(w, source, x);
+    } else if (params->row_tail != 0u) {
+        expand_tails(w, source, x);
+    }
+    if (channels != nn_r256_sums) {
+        channels(block);
         return;
     }
-    channels(block);
-    if (params->min > INT8_MIN || params->max < INT8_MAX) {
-        for (uint32_t i = 0; i < NN_R256_PIXELS; ++i) {
-            clamp(block->output[i], params->outputs, params->min, params->max);
+    nn_r256_block to_sums = *block;
+    to_sums.output[0] = (int8_t *)w->sums;
+    channels(&to_sums);
+    requantize_sums(params, w->sums, block->output);
+}
+
+/* Three pixels after the other in one row, their windows on the image. */
+static void compute_inside(const work *w, const cursor *at, uint32_t triples, nn_r256_source *source, nn_r256_block *block,
+                           channels_step channels) {
+    const uint32_t gap = w->params->window.dilation_h * w->image_row - w->read;
+    const uint32_t pixel_step = w->pixel_step;
+    const uint32_t outputs = w->params->outputs;
+    const int8_t *pixel = pixel_at(w, at);
+    int8_t *output = block->output[0];
+    source->gap[0] = source->gap[1] = source->gap[2] = gap;
+    for (; triples > 0u; --triples) {
+        source->pixel[0] = pixel;
+        source->pixel[1] = pixel + pixel_step;
+        source->pixel[2] = pixel + 2u * pixel_step;
+        block->output[0] = output;
+        block->output[1] = output + outputs;
+        block->output[2] = output + 2u * outputs;
+        compute(w, source, block, channels);
+        pixel += NN_R256_PIXELS * pixel_step;
+        output += NN_R256_PIXELS * outputs;
+    }
+}
+
+/* Three pixels one by one, wherever they lie; the last pixel again where there are no three left. */
+static void compute_any(const work *w, cursor *at, nn_r256_source *source, nn_r256_block *block, channels_step channels) {
+    int8_t *output = block->output[0];
+    for (uint32_t i = 0; i < NN_R256_PIXELS; ++i) {
+        find_window(w, at, i, source);
+        block->output[i] = output;
+        if (at->left > 1u) {
+            advance(at, &w->params->window, 1u);
+            output += w->params->outputs;
         }
     }
+    compute(w, source, block, channels);
+}
+
+/* The image with its border, as params->window describes it, in the scratch. */
+static int8_t *copy_with_border(const nn_conv2d_r256_params *params, const int8_t *image, int8_t *to) {
+    nn_window window = params->window;
+    window.input_h = params->image_h;
+    window.input_w = params->image_w;
+    nn_copy_patch(&window, image, -(int32_t)params->border_top, -(int32_t)params->border_left, params->window.input_h,
+                  params->window.input_w, params->fill, to);
+    return to;
 }
 
 static void convolve(const nn_conv2d_r256_params *params, const int8_t *input, int8_t *output, int8_t *scratch,
                      channels_step channels) {
     const nn_window *window = &params->window;
+    if (params->padded != 0u) {
+        input = copy_with_border(params, input, scratch);
+        scratch += round_up((uint32_t)window->input_h * window->input_w * window->channels);
+    }
     const work w = prepare(params, input, scratch);
-    nn_r256_block block = {{output, output, output},
-                           (uint32_t *)(void *)scratch,
-                           params->steps,
-                           params->weights + params->limit,
-                           params->rounding,
-                           params->weights};
+    nn_r256_block block = {{output, output, output}, w.x,
+                           params->steps,            params->weights + params->limit,
+                           params->rounding,         params->weights};
     nn_r256_source source = {{input, input, input}, params->row_words, params->rows, {0u, 0u, 0u}};
-    const uint32_t pixels = (uint32_t)window->output_h * window->output_w;
     cursor at = first_pixel(window);
-    for (uint32_t done = 0; done < pixels; done += NN_R256_PIXELS) {
-        for (uint32_t i = 0; i < NN_R256_PIXELS; ++i) {
-            find_window(&w, &at, i, &source);
-            block.output[i] = output + (pixels - at.left) * params->outputs;
-            advance(&at, window);
+    const uint32_t pixels = at.left;
+    uint32_t done = 0;
+    while (done < pixels) {
+        const uint32_t triples = triples_inside(&w, &at);
+        block.output[0] = output + done * params->outputs;
+        if (triples > 0u) {
+            compute_inside(&w, &at, triples, &source, &block, channels);
+            done += NN_R256_PIXELS * triples;
+            advance(&at, window, NN_R256_PIXELS * triples);
+        } else {
+            compute_any(&w, &at, &source, &block, channels);
+            done += NN_R256_PIXELS;
         }
-        uint32_t *x = nn_r256_expand(&source, (uint32_t *)(void *)scratch);
-        if (params->row_tail != 0u) {
-            expand_tails(&w, &source, x);
-        }
-        finish_pixels(&w, &block, channels);
+    }
+    if (channels != nn_r256_sums && (params->min > INT8_MIN || params->max < INT8_MAX)) {
+        clamp(output, pixels * params->outputs, params->min, params->max);
     }
 }
 

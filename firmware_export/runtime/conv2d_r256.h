@@ -11,6 +11,8 @@
  * of every row, together; gathered: the window is copied first and is one row (dilation in width, or one pixel of which
  * the last word would reach over the image's end).
  * steps: of 4 elements, in all. fill: the input's zero point. rounding: of the signed forms.
+ * padded: whether the image is first copied to the scratch with its border, so that no window leaves it. window describes
+ *     the image with that border then; image_h, image_w: without it; border_top, border_left: what lies before it.
  * min, max: what the fused activation leaves; the linear and signed forms saturate to int8 by themselves.
  * stage: only for nn_conv2d_r256_general.
  */
@@ -24,6 +26,11 @@ typedef struct {
     uint16_t row_words;
     uint8_t row_tail;
     uint8_t gathered;
+    uint8_t padded;
+    uint16_t image_h;
+    uint16_t image_w;
+    uint16_t border_top;
+    uint16_t border_left;
     int8_t fill;
     int8_t min;
     int8_t max;

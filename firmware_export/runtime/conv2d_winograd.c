@@ -5,6 +5,7 @@
 
 #include <stddef.h>
 
+#include "patch.h"
 #include "step_winograd.h"
 
 #define TILE 4       /* pixels along an edge */
@@ -24,7 +25,6 @@ typedef struct {
     uint32_t *v;
     int8_t *patch; /* a tile's pixels, where it reaches over the image's edge */
     int8_t *spare; /* takes outputs that lie behind the edge */
-    nn_window tile_window;
     uint32_t tile_columns;
 } work;
 
@@ -44,9 +44,6 @@ static work prepare(const nn_conv2d_winograd_params *params, const int8_t *input
     w.patch = scratch;
     w.spare = scratch + TILE * TILE * window->channels;
     w.tile_columns = (window->output_w + TILE_STEP - 1u) / TILE_STEP;
-    w.tile_window = *window;
-    w.tile_window.kernel_h = w.tile_window.kernel_w = TILE;
-    w.tile_window.stride_h = w.tile_window.stride_w = TILE_STEP;
     return w;
 }
 
@@ -70,7 +67,7 @@ static void transform_tile(const work *w, uint32_t row, uint32_t column, uint32_
         const int8_t *pixel = w->input + (uint32_t)y * image_row + (uint32_t)x * channels;
         nn_winograd_input(pixel, channels, image_row, channels / GROUP, v);
     } else {
-        nn_window_gather(&w->tile_window, w->input, row, column, w->params->fill, w->patch);
+        nn_copy_patch(window, w->input, y, x, TILE, TILE, w->params->fill, w->patch);
         nn_winograd_input(w->patch, channels, TILE * channels, channels / GROUP, v);
     }
     for (uint32_t i = 0; i < NN_WINOGRAD_OUTPUTS; ++i) {

@@ -3,11 +3,12 @@
 
 #include <stddef.h>
 
+#include "lanes.h"
 #include "requantize.h"
 
 #define GROUP 4u
 
-#if defined(__ARM_FEATURE_DSP) && !defined(__ARM_FEATURE_MVE)
+#if NN_DSP
 
 /* Byte by byte the larger one: SSUB8 notes which, SEL picks. */
 static uint32_t larger_bytes(uint32_t a, uint32_t b) {

@@ -1,10 +1,9 @@
 /* See step_depthwise.h. Cores with the DSP extension get assembly, all others the same steps in C on the same planes. */
 #include "step_depthwise.h"
 
-#if defined(__ARM_FEATURE_DSP) && !defined(__ARM_FEATURE_MVE)
+#include "lanes.h"
 
-#define NAKED __attribute__((naked, noinline))
-#define UNUSED __attribute__((unused))
+#if NN_DSP
 
 /* r6, r7: four channels of two pixels -> one word in each plane. */
 #define PAIR                                                                                                                   \
@@ -21,7 +20,7 @@
 
 /* r0: image, r1: plane, r2: rows, r3: pixel step, r4: plane step, r5: three of them, r10: fill, r11: pairs, r12: copy,
  * lr: pairs left. */
-NAKED void nn_planes_copy(const nn_plane_copy *copy UNUSED) {
+NN_NAKED void nn_planes_copy(const nn_plane_copy *copy NN_UNUSED) {
     __asm__ volatile(".syntax unified\n"
                      "push {r4-r11, lr}\n"
                      "mov r12, r0\n"
@@ -185,35 +184,35 @@ NAKED void nn_planes_copy(const nn_plane_copy *copy UNUSED) {
     "4:\n"                                                                                                                    \
     NEXT_ROW(row_pitch)
 
-NAKED void nn_plane_s1_7(const nn_plane_channel *channel UNUSED) {
+NN_NAKED void nn_plane_s1_7(const nn_plane_channel *channel NN_UNUSED) {
     __asm__ volatile(STRIDE_1("7", "128", "124", "252", "128", "256"));
 }
 
-NAKED void nn_plane_s1_10(const nn_plane_channel *channel UNUSED) {
+NN_NAKED void nn_plane_s1_10(const nn_plane_channel *channel NN_UNUSED) {
     __asm__ volatile(STRIDE_1("10", "128", "124", "252", "128", "256"));
 }
 
-NAKED void nn_plane_s2_7(const nn_plane_channel *channel UNUSED) {
+NN_NAKED void nn_plane_s2_7(const nn_plane_channel *channel NN_UNUSED) {
     __asm__ volatile(STRIDE_2("7", "256", "124", "252"));
 }
 
-NAKED void nn_plane_s2_10(const nn_plane_channel *channel UNUSED) {
+NN_NAKED void nn_plane_s2_10(const nn_plane_channel *channel NN_UNUSED) {
     __asm__ volatile(STRIDE_2("10", "256", "124", "252"));
 }
 
-NAKED void nn_plane_s1_7_wide(const nn_plane_channel *channel UNUSED) {
+NN_NAKED void nn_plane_s1_7_wide(const nn_plane_channel *channel NN_UNUSED) {
     __asm__ volatile(STRIDE_1("7", "256", "252", "508", "256", "512"));
 }
 
-NAKED void nn_plane_s1_10_wide(const nn_plane_channel *channel UNUSED) {
+NN_NAKED void nn_plane_s1_10_wide(const nn_plane_channel *channel NN_UNUSED) {
     __asm__ volatile(STRIDE_1("10", "256", "252", "508", "256", "512"));
 }
 
-NAKED void nn_plane_s2_7_wide(const nn_plane_channel *channel UNUSED) {
+NN_NAKED void nn_plane_s2_7_wide(const nn_plane_channel *channel NN_UNUSED) {
     __asm__ volatile(STRIDE_2("7", "512", "252", "508"));
 }
 
-NAKED void nn_plane_s2_10_wide(const nn_plane_channel *channel UNUSED) {
+NN_NAKED void nn_plane_s2_10_wide(const nn_plane_channel *channel NN_UNUSED) {
     __asm__ volatile(STRIDE_2("10", "512", "252", "508"));
 }
 

@@ -1,15 +1,12 @@
 /* See step_r256.h. Cores with the DSP extension get assembly, all others the same steps in C on the same data. */
 #include "step_r256.h"
 
-#if defined(__ARM_FEATURE_DSP) && !defined(__ARM_FEATURE_MVE)
-
-#define NAKED __attribute__((naked, noinline))
-#define UNUSED __attribute__((unused))
+#if NN_DSP
 
 /* r0-r2: pixels, r3: x, r4-r9: a row's words as A and B, r10: counter, r11: rows left, r12: unrolled entry, lr: source.
  * 40 bytes for each word; a row of any length enters the four unrolled words where the rest of it begins.
  */
-NAKED uint32_t *nn_r256_expand(const nn_r256_source *source UNUSED, uint32_t *x UNUSED) {
+NN_NAKED uint32_t *nn_r256_expand(const nn_r256_source *source NN_UNUSED, uint32_t *x NN_UNUSED) {
     __asm__ volatile(".syntax unified\n"
                      "push {r4-r11, lr}\n"
                      "mov lr, r0\n"
@@ -56,56 +53,66 @@ NAKED uint32_t *nn_r256_expand(const nn_r256_source *source UNUSED, uint32_t *x 
 }
 
 /* r0-r2: three words of x, r3: x, r4-r9: sums [channel][pixel], r10, r11: weights of the two channels, r12: weights,
- * lr: end of x. On the stack: output[3], x, entry of the unrolled steps, limit, rounding. */
-#define ENTER                                                                                                                  \
-    ".syntax unified\n"                                                                                                        \
-    "push {r4-r11, lr}\n"                                                                                                      \
-    "ldm r0, {r4-r11}\n"                                                                                                       \
-    "mov r12, r11\n"                                                                                                           \
-    "mov r3, r7\n"                                                                                                             \
-    "movs r0, #24\n"                                                                                                           \
-    "mla lr, r8, r0, r7\n"                                                                                                     \
-    "rsb r8, r8, #0\n"                                                                                                         \
-    "and r8, r8, #7\n"                                                                                                         \
-    "movs r0, #68\n"                                                                                                           \
-    "mul r8, r8, r0\n"                                                                                                         \
-    "adr.w r0, 2f\n"                                                                                                           \
-    "add r8, r8, r0\n"                                                                                                         \
-    "add r8, r8, #1\n"                                                                                                         \
-    "push {r4-r10}\n"                                                                                                          \
-    "mov r10, r8\n"
+ * lr: end of x. On the stack: output[3], x, entry of the unrolled steps, limit, rounding.
+ */
+#define ENTER                                                                                                                 \
+    ".syntax unified\n"                                                                                                       \
+    "push {r4-r11, lr}\n"                                                                                                     \
+    "ldm r0, {r4-r11}\n"                                                                                                      \
+    "mov r12, r11\n"                                                                                                          \
+    "mov r3, r7\n"                                                                                                            \
+    "movs r0, #24\n"                                                                                                          \
+    "mla lr, r8, r0, r7\n"                                                                                                    \
+    "adr.w r0, 3f\n"                                                                                                          \
+    "rsbs r8, r8, #1\n"                                                                                                       \
+    "beq 4f\n"                                                                                                                \
+    "adr.w r0, 2f\n"                                                                                                          \
+    "and r8, r8, #7\n"                                                                                                        \
+    "movs r1, #68\n"                                                                                                          \
+    "mul r8, r8, r1\n"                                                                                                        \
+    "4:\n"                                                                                                                    \
+    "add r8, r8, r0\n"                                                                                                        \
+    "add r8, r8, #1\n"                                                                                                        \
+    "push {r4-r10}\n"
 
-/* Two channels times three pixels over all steps: 17 instructions, 68 bytes, for 24 products. */
-#define DOT                                                                                                                    \
-    "1:\n"                                                                                                                     \
-    "ldrd r4, r7, [r12], #8\n"                                                                                                 \
-    "mov r5, r4\n"                                                                                                             \
-    "mov r6, r4\n"                                                                                                             \
-    "mov r8, r7\n"                                                                                                             \
-    "mov r9, r7\n"                                                                                                             \
-    "bx r10\n"                                                                                                                 \
-    ".balign 4\n"                                                                                                              \
-    "2:\n"                                                                                                                     \
-    ".rept 8\n"                                                                                                                \
-    "ldmia.w r3!, {r0, r1, r2}\n"                                                                                              \
-    "ldrd r10, r11, [r12], #8\n"                                                                                               \
-    "smlad r4, r10, r0, r4\n"                                                                                                  \
-    "smlad r5, r10, r1, r5\n"                                                                                                  \
-    "smlad r6, r10, r2, r6\n"                                                                                                  \
-    "smlad r7, r11, r0, r7\n"                                                                                                  \
-    "smlad r8, r11, r1, r8\n"                                                                                                  \
-    "smlad r9, r11, r2, r9\n"                                                                                                  \
-    "sxtb16 r10, r10\n"                                                                                                        \
-    "sxtb16 r11, r11\n"                                                                                                        \
-    "ldmia.w r3!, {r0, r1, r2}\n"                                                                                              \
-    "smlad r4, r10, r0, r4\n"                                                                                                  \
-    "smlad r5, r10, r1, r5\n"                                                                                                  \
-    "smlad r6, r10, r2, r6\n"                                                                                                  \
-    "smlad r7, r11, r0, r7\n"                                                                                                  \
-    "smlad r8, r11, r1, r8\n"                                                                                                  \
-    "smlad r9, r11, r2, r9\n"                                                                                                  \
-    ".endr\n"                                                                                                                  \
-    "cmp r3, lr\n"                                                                                                             \
+/* One step with both words of the three pixels; the sums come from: 17 instructions, 68 bytes, for 24 products. */
+#define STEP(from_0, from_1)                                                                                                  \
+    "ldmia.w r3!, {r0, r1, r2}\n"                                                                                             \
+    "ldrd r10, r11, [r12], #8\n"                                                                                              \
+    "smlad r5, r10, r1, " from_0("r5") "\n"                                                                                   \
+    "smlad r6, r10, r2, " from_0("r6") "\n"                                                                                   \
+    "smlad r4, r10, r0, r4\n"                                                                                                 \
+    "smlad r8, r11, r1, " from_1("r8") "\n"                                                                                   \
+    "smlad r9, r11, r2, " from_1("r9") "\n"                                                                                   \
+    "smlad r7, r11, r0, r7\n"                                                                                                 \
+    "sxtb16 r10, r10\n"                                                                                                       \
+    "sxtb16 r11, r11\n"                                                                                                       \
+    "ldmia.w r3!, {r0, r1, r2}\n"                                                                                             \
+    "smlad r4, r10, r0, r4\n"                                                                                                 \
+    "smlad r5, r10, r1, r5\n"                                                                                                 \
+    "smlad r6, r10, r2, r6\n"                                                                                                 \
+    "smlad r7, r11, r0, r7\n"                                                                                                 \
+    "smlad r8, r11, r1, r8\n"                                                                                                 \
+    "smlad r9, r11, r2, r9\n"
+
+#define SELF(sum) sum
+#define START_0(sum) "r4"
+#define START_1(sum) "r7"
+
+/* Two channels times three pixels: the first step from the start values, the others unrolled by eight. */
+#define DOT                                                                                                                   \
+    "1:\n"                                                                                                                    \
+    "ldrd r4, r7, [r12], #8\n"                                                                                                \
+    STEP(START_0, START_1)                                                                                                    \
+    "ldr r0, [sp, #16]\n"                                                                                                     \
+    "bx r0\n"                                                                                                                 \
+    ".balign 4\n"                                                                                                             \
+    "2:\n"                                                                                                                    \
+    ".rept 8\n"                                                                                                               \
+    STEP(SELF, SELF)                                                                                                          \
+    ".endr\n"                                                                                                                 \
+    "3:\n"                                                                                                                    \
+    "cmp r3, lr\n"                                                                                                            \
     "bne.w 2b\n"
 
 #define LINEAR                                                                                                                 \
@@ -152,23 +159,23 @@ NAKED uint32_t *nn_r256_expand(const nn_r256_source *source UNUSED, uint32_t *x 
     "add sp, sp, #28\n"                                                                                                        \
     "pop {r4-r11, pc}\n"
 
-NAKED void nn_r256_linear_7(const nn_r256_block *block UNUSED) { __asm__ volatile(ENTER DOT LINEAR STORE("7") LEAVE); }
+NN_NAKED void nn_r256_linear_7(const nn_r256_block *block NN_UNUSED) { __asm__ volatile(ENTER DOT LINEAR STORE("7") LEAVE); }
 
-NAKED void nn_r256_linear_10(const nn_r256_block *block UNUSED) { __asm__ volatile(ENTER DOT LINEAR STORE("10") LEAVE); }
+NN_NAKED void nn_r256_linear_10(const nn_r256_block *block NN_UNUSED) { __asm__ volatile(ENTER DOT LINEAR STORE("10") LEAVE); }
 
-NAKED void nn_r256_linear_13(const nn_r256_block *block UNUSED) { __asm__ volatile(ENTER DOT LINEAR STORE("13") LEAVE); }
+NN_NAKED void nn_r256_linear_13(const nn_r256_block *block NN_UNUSED) { __asm__ volatile(ENTER DOT LINEAR STORE("13") LEAVE); }
 
-NAKED void nn_r256_linear_16(const nn_r256_block *block UNUSED) { __asm__ volatile(ENTER DOT LINEAR STORE("16") LEAVE); }
+NN_NAKED void nn_r256_linear_16(const nn_r256_block *block NN_UNUSED) { __asm__ volatile(ENTER DOT LINEAR STORE("16") LEAVE); }
 
-NAKED void nn_r256_signed_7(const nn_r256_block *block UNUSED) { __asm__ volatile(ENTER DOT SIGNED STORE("7") LEAVE); }
+NN_NAKED void nn_r256_signed_7(const nn_r256_block *block NN_UNUSED) { __asm__ volatile(ENTER DOT SIGNED STORE("7") LEAVE); }
 
-NAKED void nn_r256_signed_10(const nn_r256_block *block UNUSED) { __asm__ volatile(ENTER DOT SIGNED STORE("10") LEAVE); }
+NN_NAKED void nn_r256_signed_10(const nn_r256_block *block NN_UNUSED) { __asm__ volatile(ENTER DOT SIGNED STORE("10") LEAVE); }
 
-NAKED void nn_r256_signed_13(const nn_r256_block *block UNUSED) { __asm__ volatile(ENTER DOT SIGNED STORE("13") LEAVE); }
+NN_NAKED void nn_r256_signed_13(const nn_r256_block *block NN_UNUSED) { __asm__ volatile(ENTER DOT SIGNED STORE("13") LEAVE); }
 
-NAKED void nn_r256_signed_16(const nn_r256_block *block UNUSED) { __asm__ volatile(ENTER DOT SIGNED STORE("16") LEAVE); }
+NN_NAKED void nn_r256_signed_16(const nn_r256_block *block NN_UNUSED) { __asm__ volatile(ENTER DOT SIGNED STORE("16") LEAVE); }
 
-NAKED void nn_r256_sums(const nn_r256_block *block UNUSED) {
+NN_NAKED void nn_r256_sums(const nn_r256_block *block NN_UNUSED) {
     __asm__ volatile(ENTER DOT "ldm sp, {r0, r1, r2, r3, r10, r11}\n"
                                "stm r0!, {r4-r9}\n"
                                "str r0, [sp]\n"
@@ -178,40 +185,19 @@ NAKED void nn_r256_sums(const nn_r256_block *block UNUSED) {
 
 #else
 
-/* Little-endian, as every core this runs on. */
-static uint32_t load_word(const int8_t *from) {
-    uint32_t word;
-    __builtin_memcpy(&word, from, sizeof word);
-    return word;
-}
-
-static int32_t low(uint32_t lanes) { return (int16_t)(uint16_t)lanes; }
-
-static int32_t high(uint32_t lanes) { return (int16_t)(uint16_t)(lanes >> 16); }
-
-/* SXTB16: the even bytes, sign-extended to 16-bit lanes. */
-static uint32_t even_bytes(uint32_t word) {
-    return (uint16_t)(int8_t)(uint8_t)word | (uint32_t)(uint16_t)(int8_t)(uint8_t)(word >> 16) << 16;
-}
-
 uint32_t *nn_r256_expand(const nn_r256_source *source, uint32_t *x) {
     for (uint32_t row = 0; row < source->rows; ++row) {
         for (uint32_t word = 0; word < source->words; ++word) {
+            uint32_t words[NN_R256_PIXELS];
             for (uint32_t i = 0; i < NN_R256_PIXELS; ++i) {
                 const uint32_t row_bytes = source->words * 4u + source->gap[i];
-                const uint32_t elements = load_word(source->pixel[i] + row * row_bytes + word * 4u);
-                x[i] = even_bytes(elements);
-                x[NN_R256_PIXELS + i] = elements ^ 0x007f007fu;
+                words[i] = nn_load_word(source->pixel[i] + row * row_bytes + word * 4u);
             }
+            nn_r256_expand_words(words, x);
             x += NN_R256_STEP_WORDS;
         }
     }
     return x;
-}
-
-/* SMLAD, modulo 2^32. */
-static uint32_t add_products(uint32_t sum, uint32_t a, uint32_t b) {
-    return sum + (uint32_t)(low(a) * low(b)) + (uint32_t)(high(a) * high(b));
 }
 
 /* One record's sums [channel][pixel]; returns the weights behind its steps. */
@@ -222,19 +208,19 @@ static const uint32_t *sum_record(const nn_r256_block *block, const uint32_t *we
     weights += 2;
     for (uint32_t step = block->steps; step > 0u; --step) {
         const uint32_t first = weights[0], second = weights[1];
-        s0 = add_products(s0, first, x[0]);
-        s1 = add_products(s1, first, x[1]);
-        s2 = add_products(s2, first, x[2]);
-        s3 = add_products(s3, second, x[0]);
-        s4 = add_products(s4, second, x[1]);
-        s5 = add_products(s5, second, x[2]);
-        const uint32_t first_low = even_bytes(first), second_low = even_bytes(second);
-        s0 = add_products(s0, first_low, x[3]);
-        s1 = add_products(s1, first_low, x[4]);
-        s2 = add_products(s2, first_low, x[5]);
-        s3 = add_products(s3, second_low, x[3]);
-        s4 = add_products(s4, second_low, x[4]);
-        s5 = add_products(s5, second_low, x[5]);
+        s0 = nn_add_products(s0, first, x[0]);
+        s1 = nn_add_products(s1, first, x[1]);
+        s2 = nn_add_products(s2, first, x[2]);
+        s3 = nn_add_products(s3, second, x[0]);
+        s4 = nn_add_products(s4, second, x[1]);
+        s5 = nn_add_products(s5, second, x[2]);
+        const uint32_t first_low = nn_even_bytes(first), second_low = nn_even_bytes(second);
+        s0 = nn_add_products(s0, first_low, x[3]);
+        s1 = nn_add_products(s1, first_low, x[4]);
+        s2 = nn_add_products(s2, first_low, x[5]);
+        s3 = nn_add_products(s3, second_low, x[3]);
+        s4 = nn_add_products(s4, second_low, x[4]);
+        s5 = nn_add_products(s5, second_low, x[5]);
         weights += 2;
         x += NN_R256_STEP_WORDS;
     }
@@ -247,16 +233,12 @@ static const uint32_t *sum_record(const nn_r256_block *block, const uint32_t *we
     return weights;
 }
 
-static int32_t multiply_high(int32_t a, int32_t b) { return (int32_t)(((int64_t)a * b) >> 32); }
-
-static int8_t saturate(int32_t x) { return (int8_t)(x < INT8_MIN ? INT8_MIN : x > INT8_MAX ? INT8_MAX : x); }
-
 static void store(const nn_r256_block *block, const int32_t *values, uint32_t channel, int one_only) {
     for (uint32_t i = 0; i < NN_R256_PIXELS; ++i) {
-        block->output[i][channel] = saturate(values[i]);
+        block->output[i][channel] = nn_saturate(values[i]);
     }
     for (uint32_t i = 0; i < NN_R256_PIXELS && !one_only; ++i) {
-        block->output[i][channel + 1u] = saturate(values[NN_R256_PIXELS + i]);
+        block->output[i][channel + 1u] = nn_saturate(values[NN_R256_PIXELS + i]);
     }
 }
 
@@ -267,7 +249,7 @@ static void linear(const nn_r256_block *block, uint32_t shift) {
         int32_t values[2u * NN_R256_PIXELS];
         weights = sum_record(block, weights, sums);
         for (uint32_t i = 0; i < 2u * NN_R256_PIXELS; ++i) {
-            values[i] = multiply_high((int32_t)sums[i], (int32_t)weights[i / NN_R256_PIXELS]) >> shift;
+            values[i] = nn_multiply_high((int32_t)sums[i], (int32_t)weights[i / NN_R256_PIXELS]) >> shift;
         }
         weights += 2;
         store(block, values, channel, weights == block->limit);
@@ -283,7 +265,7 @@ static void with_sign(const nn_r256_block *block, uint32_t shift) {
         for (uint32_t i = 0; i < 2u * NN_R256_PIXELS; ++i) {
             const uint32_t *constants = weights + i / NN_R256_PIXELS;
             const int32_t sum = (int32_t)sums[i] - ((int32_t)sums[i] < 0 ? (int32_t)constants[2] : 0);
-            values[i] = (multiply_high(sum, (int32_t)constants[0]) + block->rounding) >> shift;
+            values[i] = (nn_multiply_high(sum, (int32_t)constants[0]) + block->rounding) >> shift;
         }
         weights += 4;
         store(block, values, channel, weights == block->limit);

@@ -12,6 +12,8 @@
 
 #include <stdint.h>
 
+#include "lanes.h"
+
 #define NN_R256_PIXELS 3u
 /* Words of expanded activations for one step: A of three pixels, B of three pixels. */
 #define NN_R256_STEP_WORDS 6u
@@ -42,6 +44,14 @@ typedef struct {
 
 /* Appends words * rows steps to x; gives its new end. */
 uint32_t *nn_r256_expand(const nn_r256_source *source, uint32_t *x);
+
+/* One step of words that are at hand, four elements of each pixel. */
+static inline void nn_r256_expand_words(const uint32_t *words, uint32_t *x) {
+    for (uint32_t i = 0; i < NN_R256_PIXELS; ++i) {
+        x[i] = nn_even_bytes(words[i]);
+        x[NN_R256_PIXELS + i] = words[i] ^ 0x007f007fu;
+    }
+}
 
 /* All channels, requantized by packing/requantize_forms.py's linear or signed form with the shift of the name. */
 void nn_r256_linear_7(const nn_r256_block *block);

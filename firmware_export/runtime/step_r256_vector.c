@@ -1,20 +1,10 @@
 /* See step_r256_vector.h. Cores with the DSP extension get assembly, all others the same steps in C on the same data. */
 #include "step_r256_vector.h"
 
-/* Little-endian, as every core this runs on. */
-static uint32_t load_word(const int8_t *from) {
-    uint32_t word;
-    __builtin_memcpy(&word, from, sizeof word);
-    return word;
-}
-
-/* SXTB16: the even bytes, sign-extended to 16-bit lanes. */
-static uint32_t even_bytes(uint32_t word) {
-    return (uint16_t)(int8_t)(uint8_t)word | (uint32_t)(uint16_t)(int8_t)(uint8_t)(word >> 16) << 16;
-}
+#include "lanes.h"
 
 static uint32_t *expand_word(uint32_t word, uint32_t *to) {
-    to[0] = even_bytes(word);
+    to[0] = nn_even_bytes(word);
     to[1] = word ^ 0x007f007fu;
     return to + 2;
 }
@@ -22,7 +12,7 @@ static uint32_t *expand_word(uint32_t word, uint32_t *to) {
 void nn_r256_vector_expand(const int8_t *x, uint32_t depth, uint32_t *expanded) {
     uint32_t left = depth;
     for (; left >= 4u; left -= 4u, x += 4) {
-        expanded = expand_word(load_word(x), expanded);
+        expanded = expand_word(nn_load_word(x), expanded);
     }
     if (left > 0u) {
         uint32_t word = 0;
@@ -36,10 +26,7 @@ void nn_r256_vector_expand(const int8_t *x, uint32_t depth, uint32_t *expanded) 
     }
 }
 
-#if defined(__ARM_FEATURE_DSP) && !defined(__ARM_FEATURE_MVE)
-
-#define NAKED __attribute__((naked, noinline))
-#define UNUSED __attribute__((unused))
+#if NN_DSP
 
 /* r0-r3: x, r4-r7: sums, r8-r11: weights of the four outputs, r12: weights, lr: x.
  * On the stack: entry of the unrolled steps, end of x, x, output, end of weights, rounding.
@@ -133,39 +120,39 @@ void nn_r256_vector_expand(const int8_t *x, uint32_t depth, uint32_t *expanded) 
     "add sp, sp, #24\n"                                                                                                        \
     "pop {r4-r11, pc}\n"
 
-NAKED void nn_r256_vector_linear_8(const nn_r256_vector *vector UNUSED) {
+NN_NAKED void nn_r256_vector_linear_8(const nn_r256_vector *vector NN_UNUSED) {
     __asm__ volatile(ENTER("16", "108") STEPS LOOP LINEAR STORE("8") LEAVE);
 }
 
-NAKED void nn_r256_vector_linear_12(const nn_r256_vector *vector UNUSED) {
+NN_NAKED void nn_r256_vector_linear_12(const nn_r256_vector *vector NN_UNUSED) {
     __asm__ volatile(ENTER("16", "108") STEPS LOOP LINEAR STORE("12") LEAVE);
 }
 
-NAKED void nn_r256_vector_signed_8(const nn_r256_vector *vector UNUSED) {
+NN_NAKED void nn_r256_vector_signed_8(const nn_r256_vector *vector NN_UNUSED) {
     __asm__ volatile(ENTER("16", "108") STEPS LOOP SIGNED STORE("8") LEAVE);
 }
 
-NAKED void nn_r256_vector_signed_12(const nn_r256_vector *vector UNUSED) {
+NN_NAKED void nn_r256_vector_signed_12(const nn_r256_vector *vector NN_UNUSED) {
     __asm__ volatile(ENTER("16", "108") STEPS LOOP SIGNED STORE("12") LEAVE);
 }
 
-NAKED void nn_r256_vector_direct_linear_8(const nn_r256_vector *vector UNUSED) {
+NN_NAKED void nn_r256_vector_direct_linear_8(const nn_r256_vector *vector NN_UNUSED) {
     __asm__ volatile(ENTER("8", "128") DIRECT_STEPS LOOP LINEAR STORE("8") LEAVE);
 }
 
-NAKED void nn_r256_vector_direct_linear_12(const nn_r256_vector *vector UNUSED) {
+NN_NAKED void nn_r256_vector_direct_linear_12(const nn_r256_vector *vector NN_UNUSED) {
     __asm__ volatile(ENTER("8", "128") DIRECT_STEPS LOOP LINEAR STORE("12") LEAVE);
 }
 
-NAKED void nn_r256_vector_direct_signed_8(const nn_r256_vector *vector UNUSED) {
+NN_NAKED void nn_r256_vector_direct_signed_8(const nn_r256_vector *vector NN_UNUSED) {
     __asm__ volatile(ENTER("8", "128") DIRECT_STEPS LOOP SIGNED STORE("8") LEAVE);
 }
 
-NAKED void nn_r256_vector_direct_signed_12(const nn_r256_vector *vector UNUSED) {
+NN_NAKED void nn_r256_vector_direct_signed_12(const nn_r256_vector *vector NN_UNUSED) {
     __asm__ volatile(ENTER("8", "128") DIRECT_STEPS LOOP SIGNED STORE("12") LEAVE);
 }
 
-NAKED void nn_r256_vector_sums(const nn_r256_vector *vector UNUSED) {
+NN_NAKED void nn_r256_vector_sums(const nn_r256_vector *vector NN_UNUSED) {
     __asm__ volatile(ENTER("16", "108") STEPS LOOP "ldm sp, {r0, r1, r2, r3, r8}\n"
                                                     "mov lr, r2\n"
                                                     "stm r3!, {r4, r5, r6, r7}\n"
@@ -176,19 +163,10 @@ NAKED void nn_r256_vector_sums(const nn_r256_vector *vector UNUSED) {
 
 #else
 
-static int32_t low(uint32_t lanes) { return (int16_t)(uint16_t)lanes; }
-
-static int32_t high(uint32_t lanes) { return (int16_t)(uint16_t)(lanes >> 16); }
-
-/* SMLAD, modulo 2^32. */
-static uint32_t add_products(uint32_t sum, uint32_t a, uint32_t b) {
-    return sum + (uint32_t)(low(a) * low(b)) + (uint32_t)(high(a) * high(b));
-}
-
 /* One word of each output's weights times four elements as A and B. */
 static void add_word(const uint32_t *weights, uint32_t a, uint32_t b, uint32_t *sums) {
     for (uint32_t i = 0; i < NN_R256_OUTPUTS; ++i) {
-        sums[i] = add_products(add_products(sums[i], weights[i], a), even_bytes(weights[i]), b);
+        sums[i] = nn_add_products(nn_add_products(sums[i], weights[i], a), nn_even_bytes(weights[i]), b);
     }
 }
 
@@ -211,7 +189,7 @@ static const uint32_t *sum_record_directly(const nn_r256_vector *vector, const u
     weights += NN_R256_OUTPUTS;
     for (uint32_t word = 0; word < 2u * vector->steps; ++word) {
         uint32_t expanded[2];
-        expand_word(load_word(x), expanded);
+        expand_word(nn_load_word(x), expanded);
         add_word(weights, expanded[0], expanded[1], sums);
         weights += NN_R256_OUTPUTS;
         x += 4;
@@ -221,17 +199,13 @@ static const uint32_t *sum_record_directly(const nn_r256_vector *vector, const u
 
 typedef const uint32_t *(*record_sums)(const nn_r256_vector *vector, const uint32_t *weights, uint32_t *sums);
 
-static int32_t multiply_high(int32_t a, int32_t b) { return (int32_t)(((int64_t)a * b) >> 32); }
-
-static int8_t saturate(int32_t x) { return (int8_t)(x < INT8_MIN ? INT8_MIN : x > INT8_MAX ? INT8_MAX : x); }
-
 static void linear(const nn_r256_vector *vector, record_sums sum, uint32_t shift) {
     int8_t *output = vector->output;
     for (const uint32_t *weights = vector->weights; weights != vector->end; output += NN_R256_OUTPUTS) {
         uint32_t sums[NN_R256_OUTPUTS];
         weights = sum(vector, weights, sums);
         for (uint32_t i = 0; i < NN_R256_OUTPUTS; ++i) {
-            output[i] = saturate(multiply_high((int32_t)sums[i], (int32_t)weights[i]) >> shift);
+            output[i] = nn_saturate(nn_multiply_high((int32_t)sums[i], (int32_t)weights[i]) >> shift);
         }
         weights += NN_R256_OUTPUTS;
     }
@@ -244,7 +218,7 @@ static void with_sign(const nn_r256_vector *vector, record_sums sum, uint32_t sh
         weights = sum(vector, weights, sums);
         for (uint32_t i = 0; i < NN_R256_OUTPUTS; ++i) {
             const int32_t x = (int32_t)sums[i] - ((int32_t)sums[i] < 0 ? (int32_t)weights[NN_R256_OUTPUTS + i] : 0);
-            output[i] = saturate((multiply_high(x, (int32_t)weights[i]) + vector->rounding) >> shift);
+            output[i] = nn_saturate((nn_multiply_high(x, (int32_t)weights[i]) + vector->rounding) >> shift);
         }
         weights += 2u * NN_R256_OUTPUTS;
     }

@@ -1,10 +1,9 @@
 /* See step_winograd.h. Cores with the DSP extension get assembly, all others the same steps in C on the same data. */
 #include "step_winograd.h"
 
-#if defined(__ARM_FEATURE_DSP) && !defined(__ARM_FEATURE_MVE)
+#include "lanes.h"
 
-#define NAKED __attribute__((naked, noinline))
-#define UNUSED __attribute__((unused))
+#if NN_DSP
 
 /* r0-r3: u of four channels, r4-r7: v of four channels, r8-r11: sums of channel 0 with both tiles, channel 1 with both tiles,
  * r12: u, lr: v. On the stack: M [position][channel][tile], the block's fields, then entry, place in M, end of M.
@@ -226,28 +225,24 @@
     STORE(shift, "add lr, lr, #1\n")                                                                                          \
     NEXT
 
-NAKED void nn_winograd_linear_7(const nn_winograd_block *block UNUSED) { __asm__ volatile(BLOCK_LINEAR("7")); }
+NN_NAKED void nn_winograd_linear_7(const nn_winograd_block *block NN_UNUSED) { __asm__ volatile(BLOCK_LINEAR("7")); }
 
-NAKED void nn_winograd_linear_10(const nn_winograd_block *block UNUSED) { __asm__ volatile(BLOCK_LINEAR("10")); }
+NN_NAKED void nn_winograd_linear_10(const nn_winograd_block *block NN_UNUSED) { __asm__ volatile(BLOCK_LINEAR("10")); }
 
-NAKED void nn_winograd_linear_13(const nn_winograd_block *block UNUSED) { __asm__ volatile(BLOCK_LINEAR("13")); }
+NN_NAKED void nn_winograd_linear_13(const nn_winograd_block *block NN_UNUSED) { __asm__ volatile(BLOCK_LINEAR("13")); }
 
-NAKED void nn_winograd_signed_7(const nn_winograd_block *block UNUSED) { __asm__ volatile(BLOCK_SIGNED("7")); }
+NN_NAKED void nn_winograd_signed_7(const nn_winograd_block *block NN_UNUSED) { __asm__ volatile(BLOCK_SIGNED("7")); }
 
-NAKED void nn_winograd_signed_10(const nn_winograd_block *block UNUSED) { __asm__ volatile(BLOCK_SIGNED("10")); }
+NN_NAKED void nn_winograd_signed_10(const nn_winograd_block *block NN_UNUSED) { __asm__ volatile(BLOCK_SIGNED("10")); }
 
-NAKED void nn_winograd_signed_13(const nn_winograd_block *block UNUSED) { __asm__ volatile(BLOCK_SIGNED("13")); }
+NN_NAKED void nn_winograd_signed_13(const nn_winograd_block *block NN_UNUSED) { __asm__ volatile(BLOCK_SIGNED("13")); }
 
 #else
 
-static int32_t low(uint32_t lanes) { return (int16_t)(uint16_t)lanes; }
-
-static int32_t high(uint32_t lanes) { return (int16_t)(uint16_t)(lanes >> 16); }
-
 /* Four channels of one output channel and one tile. */
 static uint32_t products(const uint32_t *u, const uint32_t *v) {
-    return (uint32_t)(low(u[0]) * low(v[0]) + high(u[0]) * high(v[0])) +
-           (uint32_t)(low(u[1]) * low(v[1]) + high(u[1]) * high(v[1]));
+    return (uint32_t)(nn_low_lane(u[0]) * nn_low_lane(v[0]) + nn_high_lane(u[0]) * nn_high_lane(v[0])) +
+           (uint32_t)(nn_low_lane(u[1]) * nn_low_lane(v[1]) + nn_high_lane(u[1]) * nn_high_lane(v[1]));
 }
 
 static void sum_positions(const nn_winograd_block *block, const uint32_t *u, const uint32_t *v, uint32_t *m) {
@@ -286,16 +281,14 @@ static void transform_output(const uint32_t *m, uint32_t *y) {
 
 typedef int32_t (*output_form)(uint32_t sum, const int32_t *constants, int32_t rounding);
 
-static int32_t multiply_high(int32_t a, int32_t b) { return (int32_t)(((int64_t)a * b) >> 32); }
-
 static int32_t linear(uint32_t sum, const int32_t *constants, int32_t rounding) {
     (void)rounding;
-    return multiply_high((int32_t)((sum << 6) + (uint32_t)constants[0]), constants[1]);
+    return nn_multiply_high((int32_t)((sum << 6) + (uint32_t)constants[0]), constants[1]);
 }
 
 static int32_t with_sign(uint32_t sum, const int32_t *constants, int32_t rounding) {
     const int32_t scaled = (int32_t)((sum << 6) + (uint32_t)constants[0]);
-    return multiply_high(scaled - (scaled < 0 ? constants[2] : 0), constants[1]) + rounding;
+    return nn_multiply_high(scaled - (scaled < 0 ? constants[2] : 0), constants[1]) + rounding;
 }
 
 /* constant_words: for each channel. */

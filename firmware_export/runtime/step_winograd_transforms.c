@@ -1,10 +1,9 @@
 /* What step_winograd.h calls V and U. Cores with the DSP extension get assembly, all others the same in C. */
 #include "step_winograd.h"
 
-#if defined(__ARM_FEATURE_DSP) && !defined(__ARM_FEATURE_MVE)
+#include "lanes.h"
 
-#define NAKED __attribute__((naked, noinline))
-#define UNUSED __attribute__((unused))
+#if NN_DSP
 
 /* The pixels of one row from r0 on -> x0, spare, x2, x3 = x0 - x2, x1 + x2, x2 - x1, x1 - x3, lane by lane. */
 #define ROW(lanes, x0, x1, x2, x3, spare)                                                                                     \
@@ -72,8 +71,8 @@
 
 /* r0: image, r1: pixel step, r2: row step, r3: v, r4: position step. On the stack: groups left. */
 
-NAKED void nn_winograd_input(const int8_t *image UNUSED, uint32_t pixel_step UNUSED, uint32_t row_step UNUSED,
-                             uint32_t groups UNUSED, uint32_t *v UNUSED) {
+NN_NAKED void nn_winograd_input(const int8_t *image NN_UNUSED, uint32_t pixel_step NN_UNUSED, uint32_t row_step NN_UNUSED,
+                             uint32_t groups NN_UNUSED, uint32_t *v NN_UNUSED) {
     __asm__ volatile(".syntax unified\n"
                      "push {r3-r11, lr}\n"
                      "lsl r4, r3, #4\n"
@@ -131,7 +130,7 @@ NAKED void nn_winograd_input(const int8_t *image UNUSED, uint32_t pixel_step UNU
 
 /* r0: weights, r1: weight step, r2: kernel row step, r3: u, r4: position step. On the stack: groups left. */
 
-NAKED void nn_winograd_weights(const int8_t *weights UNUSED, uint32_t groups UNUSED, uint32_t *u UNUSED) {
+NN_NAKED void nn_winograd_weights(const int8_t *weights NN_UNUSED, uint32_t groups NN_UNUSED, uint32_t *u NN_UNUSED) {
     __asm__ volatile(".syntax unified\n"
                      "push {r4-r11, lr}\n"
                      "push {r1}\n"
@@ -152,11 +151,7 @@ NAKED void nn_winograd_weights(const int8_t *weights UNUSED, uint32_t groups UNU
 #else
 
 
-static uint32_t lanes_of(int32_t low, int32_t high) { return ((uint32_t)low & 0xffffu) | (uint32_t)high << 16; }
-
-static uint32_t even_bytes(uint32_t word) { return lanes_of((int8_t)(uint8_t)word, (int8_t)(uint8_t)(word >> 16)); }
-
-static uint32_t odd_bytes(uint32_t word) { return even_bytes(word >> 8); }
+static uint32_t odd_bytes(uint32_t word) { return nn_even_bytes(word >> 8); }
 
 static uint32_t add_lanes(uint32_t a, uint32_t b) { return ((a + b) & 0xffffu) | ((a & 0xffff0000u) + (b & 0xffff0000u)); }
 
@@ -192,7 +187,7 @@ void nn_winograd_input(const int8_t *image, uint32_t pixel_step, uint32_t row_st
         for (uint32_t i = 0; i < NN_WINOGRAD_POSITIONS; ++i) {
             uint32_t pixel;
             __builtin_memcpy(&pixel, image + (i / 4u) * row_step + (i % 4u) * pixel_step + 4u * group, sizeof pixel);
-            even[i] = even_bytes(pixel);
+            even[i] = nn_even_bytes(pixel);
             odd[i] = odd_bytes(pixel);
         }
         store_input(even, v + 4u * group, 4u * groups);
@@ -227,7 +222,7 @@ void nn_winograd_weights(const int8_t *weights, uint32_t groups, uint32_t *u) {
         for (uint32_t tap = 0; tap < 9u; ++tap) {
             uint32_t word;
             __builtin_memcpy(&word, weights + 4u * (tap * groups + group), sizeof word);
-            even[tap] = even_bytes(word);
+            even[tap] = nn_even_bytes(word);
             odd[tap] = odd_bytes(word);
         }
         store_weights(even, u + 4u * group, 4u * groups);

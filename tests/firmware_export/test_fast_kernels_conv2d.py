@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import pytest
+from fast_kernel_checks import shifted, wrong_labels
 from firmware_builder import COMPILER, COMPILERS, compiler, needs_gcc
 from kernel_harness.machine import has_qemu, run_host, run_qemu, run_unicorn
 from kernel_harness.program import GUARD, Case, build_program, host
@@ -38,6 +39,10 @@ def cases() -> dict[str, Case]:
         for zero_points in ((-128, -128), (4, 11), (83, -128)):
             graph = trained_layer(rng, "conv2d", size, weights, stride=stride, zero_points=zero_points)
             found[f"{label} {zero_points}"] = packed_case(graph, conv2d_layer, random_input(rng, graph))
+        for border_limit in (0, 4096):
+            graph = trained_layer(rng, "conv2d", size, weights, stride=stride)
+            packer = partial(conv2d_layer, border_limit=border_limit)
+            found[f"{label} border {border_limit}"] = packed_case(graph, packer, random_input(rng, graph))
     for deviation in (0.5, 20, 2000, 12000):
         graph = trained_layer(rng, "conv2d", (5, 4, 16), (6, 3, 3, 16), zero_points=(0, 7), deviation=deviation)
         found[f"deviation {deviation}"] = packed_case(graph, conv2d_layer, random_input(rng, graph))
@@ -90,7 +95,7 @@ def test_instructions_of_a_large_layer() -> None:
 
 def overlapped(graph: Graph, inputs: tuple[np.ndarray, ...], ahead: int) -> Case:
     """The output beginning `ahead` bytes before the input, scratch behind both."""
-    case = packed_case(graph, conv2d_layer, inputs)
+    case = packed_case(graph, partial(conv2d_layer, border_limit=0), inputs)
     output = GUARD + max(0, -ahead)
     begin = output + ahead
     scratch = -(-(max(begin + inputs[0].size, output + case.expected.size) + GUARD) // 16) * 16
@@ -130,6 +135,18 @@ def test_in_place() -> None:
     distances = [distance_of(graph) for graph in overlap_graphs()]
     assert distances[3] == 0 and distances[5] < 0
     assert 7 * 4 < distances[0] <= 8 * 4 + 3 * 4
+
+
+def test_copied_with_its_border_the_input_may_be_overwritten_at_once() -> None:
+    rng = np.random.default_rng(8)
+    graph = trained_layer(rng, "conv2d", (7, 6, 3), (4, 3, 3, 3))
+    case = packed_case(graph, conv2d_layer, random_input(rng, graph))
+    assert case.code.fields["padded"] == "1"
+    found = {f"{ahead}": shifted(case, ahead) for ahead in (0, -7 * 6 * 3, 50)}
+    assert wrong_labels(found, COMPILER) == []
+    weights = graph.tensors[1]
+    window = Window.of(graph.nodes[0], graph.tensors[0], (weights.shape[1], weights.shape[2]))
+    assert distance(window, 4, copied=True) == -7 * 6 * 3
 
 
 def test_what_cannot_be_packed_says_why() -> None:
