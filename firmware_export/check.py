@@ -129,7 +129,7 @@ def _check_inference(graph: Graph, place: int, node: Node) -> None:
     where = f"operator {place} ({node.op})"
     operator = operator_of(node)
     if not graph.activation_inputs(node):
-        raise GraphError(f"{where} reads constants only; expected its result as a constant (passes/fold_constants.py)")
+        raise GraphError(f"{where} reads constants only; expected a constant in its place")
     try:
         specs = operator.infer(graph, node)
     except GraphError as error:

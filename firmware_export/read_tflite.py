@@ -8,7 +8,7 @@ make a small file expensive), and turns every low-level error into one sentence.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from firmware_export.geometry import MAX_WINDOW, same_padding
 from firmware_export.graph import ABSENT, DTYPES, Array, Graph, GraphError, Node, Quantization, Tensor
 from firmware_export.model_file import MAX_ELEMENTS, MAX_OPERATORS, MAX_RANK, damage, read_model_bytes, shown
 from firmware_export.operators import Operator, registry
+from firmware_export.passes.fold_constants import Folder
 
 SCHEMA_VERSION = 3
 BUDGET_FACTOR = 16
@@ -149,6 +150,7 @@ class _Reader:
             raise GraphError(f"{count:,} subgraphs; supported: 1 (export without control flow such as IF and WHILE)")
         self._subgraph = self._model.Subgraphs(0)
         self._tensors: list[Tensor] = []
+        self._folder = Folder()
         self._places: dict[int, int] = {ABSENT: ABSENT}
 
     def graph(self) -> Graph:
@@ -206,8 +208,8 @@ class _Reader:
             name = shown(code.CustomCode() or b"")
             raise GraphError(f"operator {index} is the custom operator '{name}'; supported: TFLite's built-in operators only")
         builtin = BUILTIN_NAMES.get(number, f"number {number}")
-        if builtin not in _operators_by_builtin():
-            known = ", ".join(sorted(_operators_by_builtin()))
+        if builtin not in _operators_by_builtin() and builtin != "SHAPE":
+            known = ", ".join(sorted(["SHAPE", *_operators_by_builtin()]))
             raise GraphError(f"operator {index} is {builtin}, which is not supported; supported: {known}")
         return builtin
 
@@ -280,9 +282,32 @@ class _Reader:
             options = schema.BuiltinOptionsCreator(operator.BuiltinOptionsType(), table)
         inputs, outputs = (self._placed(side) for side in wire)
         found = TfliteOperator(builtin, inputs, outputs, options, graph)
+        if builtin == "SHAPE":
+            _set_constants(graph, outputs, [_shape_of(found)])
+            return
         _refuse_float(found)
         node: Node = _operators_by_builtin()[builtin].read_tflite(found)
-        graph.nodes.append(node)
+        constants = self._folder.fold(graph, node)
+        if constants is None:
+            graph.nodes.append(node)
+        else:
+            _set_constants(graph, node.outputs, constants)
+
+
+def _shape_of(op: TfliteOperator) -> Tensor:
+    """What a SHAPE makes: shapes are fixed here, so it is a constant."""
+    shape, output = op.input(0).shape, op.output()
+    if output.dtype not in ("int32", "int64") or output.shape != (len(shape),):
+        raise GraphError(f"writes {output.dtype} {output.shape}; the shape of {shape} is int32 or int64 ({len(shape)},)")
+    return replace(output, data=np.array(shape, DTYPES[output.dtype]))
+
+
+def _set_constants(graph: Graph, indexes: tuple[int, ...], constants: list[Tensor]) -> None:
+    """Puts constants in the place of tensors that were to be computed. Raises GraphError if one has a value already."""
+    for index, constant in zip(indexes, constants, strict=True):
+        if graph.tensors[index].is_constant or index in graph.inputs:
+            raise GraphError(f"writes tensor '{constant.name}', which already has a value")
+        graph.tensors[index] = constant
 
 
 def _dtype(tensor: Any, name: str) -> str:
@@ -297,7 +322,10 @@ def _dtype(tensor: Any, name: str) -> str:
 def _refuse_float(operator: TfliteOperator) -> None:
     """Float, hybrid and int16x8 models have the operators of int8 ones; the tensors tell."""
     tensors = [operator.graph.tensors[index] for index in (*operator.inputs, *operator.outputs) if index != ABSENT]
-    activations = [tensor for tensor in tensors if not tensor.is_constant and operator.builtin not in FLOAT_EDGES]
+    activations = [tensor for tensor in tensors if not tensor.is_constant]
+    computed = [index for index in operator.inputs if index != ABSENT and not operator.graph.tensors[index].is_constant]
+    if operator.builtin in FLOAT_EDGES or not computed:
+        return
     for tensor in activations:
         name = tensor.name
         if tensor.dtype == "float32":

@@ -77,10 +77,12 @@ def moved_input(graph: Graph, node: Node, place: int = 0) -> Tensor:
 
 
 def check_outputs(graph: Graph, node: Node, x: Tensor) -> None:
-    """Raises GraphError unless every output is int8 with the scale and zero point of x; nothing is asked of constants."""
-    if not x.is_constant:
-        for place, index in enumerate(node.outputs):
+    """Raises GraphError unless every output is int8 with the scale and zero point of x; other constants have neither."""
+    for place, index in enumerate(node.outputs):
+        if not x.is_constant:
             same_quantization(x, int8_activation(graph, index, f"output {place}" if place else "output"))
+        elif x.dtype == "int8":
+            same_quantization(x, graph.tensors[index])
 
 
 def axis_attribute(node: Node, rank: int) -> int:

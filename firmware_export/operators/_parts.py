@@ -35,7 +35,7 @@ def joined_inputs(graph: Graph, node: Node) -> list[Tensor]:
     if len(node.outputs) != 1:
         raise GraphError(f"{len(node.outputs)} outputs; expected 1")
     found = [moved_input(graph, node, place) for place in range(len(node.inputs))]
-    if all(x.is_constant for x in found) and len({x.dtype for x in found}) == 1:
+    if all(x.is_constant for x in found) and len({(x.dtype, x.quantization) for x in found}) == 1:
         return found
     for place, x in enumerate(found):
         if x.is_constant:

@@ -12,7 +12,8 @@ from ai_edge_litert import schema_py_generated as schema
 from firmware_export.graph import Array, Graph, GraphError, Node
 from firmware_export.operators import Example, LayerCode, Operator, OutputSpec
 from firmware_export.operators import _examples as make
-from firmware_export.operators._checks import check_counts, int8_input, int8_output, same_quantization, shape_text
+from firmware_export.operators._checks import check_counts, int8_input, int8_output, shape_text
+from firmware_export.operators._movement import check_outputs, moved_input
 
 if TYPE_CHECKING:
     from firmware_export.read_tflite import TfliteOperator
@@ -31,11 +32,11 @@ class Reshape(Operator):
 
     def infer(self, graph: Graph, node: Node) -> list[OutputSpec]:
         check_counts(node, (1,))
-        x, shape = int8_input(graph, node), node.attributes.get("shape")
+        x, shape = moved_input(graph, node), node.attributes.get("shape")
         if not isinstance(shape, tuple) or math.prod(shape) != x.elements or any(int(size) < 1 for size in shape):
             raise GraphError(f"shape {shape} for input '{x.name}' {x.shape}; supported: the same number of elements")
-        same_quantization(x, int8_output(graph, node))
-        return [OutputSpec(tuple(int(size) for size in shape), "int8")]
+        check_outputs(graph, node, x)
+        return [OutputSpec(tuple(int(size) for size in shape), x.dtype)]
 
     def simulate(self, graph: Graph, node: Node, inputs: Sequence[Array | None]) -> list[Array]:
         x = inputs[0]
