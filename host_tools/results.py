@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from recipes.artifacts import ArtifactError, write_bytes_atomic, write_json_atomic
 
@@ -109,6 +109,8 @@ class Results(Model):
     recipe: str
     board: str
     target: str
+    settings: dict[str, JsonValue] = {}
+    """The recipe sections the model was trained and compressed with; empty for a model that came from elsewhere."""
     model_hash: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
     arithmetic: str
     images: Annotated[int, Field(ge=1)]

@@ -43,6 +43,7 @@ from host_tools.results import (
     spread,
     write_results,
 )
+from host_tools.settings import check_settings, made_with
 from host_tools.stream import StreamResult, stream
 from recipes.artifacts import MANIFEST, ArtifactError, Stage, package_versions, read_manifest, source_hash
 from recipes.recipe import Recipe
@@ -99,10 +100,11 @@ def run(order: Order) -> Results | None:
     Raises:
         MismatchError: an answer or the self-test differs; the results are written first.
         LinkError: the port, the line or the board failed; the same command goes on where it stopped.
-        ArtifactError: an earlier stage is missing or damaged.
+        ArtifactError: an earlier stage is missing, damaged, or was run with other settings than the recipe's.
     """
     name = f"run/{target_folder(order.target)}"
     with Stage(order.root, name, _config(order, name), _inputs(order)) as stage:
+        check_settings(order.root, order.recipe)
         if stage.unchanged:
             print(stage.again(), flush=True)
             _raise_if_different(order, stage.manifest["figures"])
@@ -294,6 +296,7 @@ def _results(
         recipe=order.recipe.name,
         board=order.board.name,
         target=order.target,
+        settings=made_with(order.root),
         model_hash=hello.model_hash,
         arithmetic=hello.arithmetic,
         images=len(answers.labels),

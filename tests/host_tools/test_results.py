@@ -156,6 +156,17 @@ def test_an_accuracy_is_a_fraction(value: float) -> None:
         Accuracy(simulator=value, device=1.0)
 
 
+def test_settings_are_kept_as_they_are_and_may_be_missing(tmp_path: Path) -> None:
+    settings = {"seed": 1, "train": {"epochs": 3, "augment": {"flip": False}}, "compress": {"steps": [{"quantize": {}}]}}
+    told = results(settings=settings)
+    write_results(tmp_path, told, answers())
+    assert read_results(tmp_path).settings == settings
+    content = json.loads((tmp_path / "results.json").read_text())
+    assert content.pop("settings") == settings
+    (tmp_path / "results.json").write_text(json.dumps(content))
+    assert read_results(tmp_path).settings == {}
+
+
 def test_results_never_change() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         results().images = 5  # type: ignore[misc]
