@@ -13,7 +13,17 @@ from host_tools.model import read_info
 from host_tools.report_page import LayerRow, Report, Step, page
 from host_tools.report_pictures import MemoryUse, PlannedTensor
 from host_tools.results import Answers, Results, read_answers, read_results
-from recipes.artifacts import read_manifest, write_text_atomic
+from recipes.artifacts import (
+    MANIFEST,
+    ArtifactError,
+    BuildLock,
+    manifest_digest,
+    read_manifest,
+    sha256_file,
+    verified_hash,
+    write_json_atomic,
+    write_text_atomic,
+)
 from recipes.recipe import Recipe
 from train.data import load_dataset
 
@@ -48,14 +58,41 @@ def write_report(
 
 
 def rebuild_report(folder: Path, root: Path, recipe: Recipe) -> Path:
-    """Writes report.html again from the results of a finished run.
+    """Writes report.html again from the results of a finished run, which stays finished: its manifest follows the new page.
 
     Raises:
-        ArtifactError: there is no such run, or its files are damaged.
+        ArtifactError: there is no such run, its files are damaged, or what it was made from has changed since.
     """
-    results, answers = read_results(folder), read_answers(folder)
-    images = load_dataset(recipe.data, recipe.seed).test.images[: results.images]
-    return write_report(folder, root, recipe.firmware_export.name, results, answers, images)
+    name = recipe.firmware_export.name
+    with BuildLock(root):
+        results, answers = read_results(folder), read_answers(folder)
+        manifest = verified_run(folder, root, name)
+        test = load_dataset(recipe.data, recipe.seed).test
+        if not np.array_equal(test.labels[: results.images], answers.labels):
+            raise ArtifactError(f"{folder} was made with other test images than data set {recipe.data.name} has; run it again")
+        path = write_report(folder, root, name, results, answers, test.images[: results.images])
+        manifest["outputs"][REPORT] = sha256_file(path)
+        manifest["digest"] = manifest_digest(manifest)
+        write_json_atomic(folder / MANIFEST, manifest)
+    return path
+
+
+def verified_run(folder: Path, root: Path, name: str) -> dict[str, Any]:
+    """The manifest of a run whose results, and the earlier stages that the page tells of, are as the run left them.
+
+    The page itself may be missing or damaged: it is about to be written.
+
+    Raises:
+        ArtifactError: another file is damaged, or an earlier stage has been run again since.
+    """
+    manifest = read_manifest(folder)
+    for output in manifest["outputs"]:
+        if output != REPORT:
+            verified_hash(folder / output)
+    for path in (root / "compress" / MANIFEST, root / "export" / f"{name}_c_info.json"):
+        if verified_hash(path) != manifest["inputs"].get(path.relative_to(root).as_posix()):
+            raise ArtifactError(f"{path} is not the one that {folder} was made from; do that run again")
+    return manifest
 
 
 def accuracy_steps(figures: dict[str, Any], results: Results) -> tuple[Step, ...]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from built_recipe import FIGURES, copy_recipe
+from built_recipe import FIGURES, change_manifest, copy_recipe
 
+import host_tools.report
 from firmware_export.board import load_board
 from firmware_export.graph import Graph, Node, Quantization, Tensor
 from firmware_export.plan import plan
@@ -17,7 +19,7 @@ from host_tools.__main__ import main
 from host_tools.report import accuracy_steps, layer_rows, memory_uses, planned_tensors
 from host_tools.report_pictures import MemoryUse, PlannedTensor
 from host_tools.results import read_results
-from recipes.artifacts import ArtifactError
+from recipes.artifacts import ArtifactError, BuildLock, read_manifest
 
 
 def layer(
@@ -174,6 +176,77 @@ def test_the_page_can_be_written_again(finished: Path, capsys: pytest.CaptureFix
     assert page.read_bytes() == before  # so that the finished run stays valid
     assert str(page) in capsys.readouterr().out
     assert b"All 30 answers are bit-identical" in before
+
+
+@pytest.fixture
+def copied(finished: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run's recipe, free to be changed."""
+    return copy_recipe(finished, tmp_path)
+
+
+def words(recipe: Path) -> list[str]:
+    return [str(recipe), "--build", str(recipe.parent / "build"), "--target", "host"]
+
+
+def host_run(recipe: Path) -> Path:
+    return recipe.parent / "build" / "tiny" / "run" / "host"
+
+
+def test_another_page_leaves_the_run_finished(
+    copied: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A later version of the program draws another page from the same results: the board is not asked again for it."""
+    monkeypatch.setattr(host_tools.report, "page", lambda report: "<html>another page</html>")
+    before = read_manifest(host_run(copied))
+    assert main(["report", *words(copied)]) == 0
+    assert (host_run(copied) / "report.html").read_text() == "<html>another page</html>"
+    after = read_manifest(host_run(copied))
+    assert {key for key in after if after[key] != before[key]} == {"outputs", "digest"}
+    assert {name for name in after["outputs"] if after["outputs"][name] != before["outputs"][name]} == {"report.html"}
+    capsys.readouterr()
+    assert main([*words(copied), "--images", "30"]) == 0
+    assert "run/host: unchanged, not run again" in capsys.readouterr().out
+
+
+def test_a_damaged_page_is_repaired(copied: Path) -> None:
+    page = host_run(copied) / "report.html"
+    before = page.read_bytes()
+    page.write_bytes(before[:100])
+    assert main(["report", *words(copied)]) == 0
+    assert page.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["results.json", "answers.npz"])
+def test_a_page_is_not_made_from_results_that_were_changed(copied: Path, name: str) -> None:
+    path = host_run(copied) / name
+    path.write_bytes(path.read_bytes() + b"\n")
+    page = (host_run(copied) / "report.html").read_bytes()
+    with pytest.raises(ArtifactError, match=rf"{name} is damaged"):
+        main(["report", *words(copied)])
+    assert (host_run(copied) / "report.html").read_bytes() == page
+
+
+def test_a_page_is_not_mixed_from_two_models(copied: Path) -> None:
+    change_manifest(host_run(copied).parents[1] / "compress", lambda manifest: manifest["figures"].update(new=1))
+    with pytest.raises(ArtifactError, match=r"compress/manifest\.json is not the one that .*run/host was made from; do that"):
+        main(["report", *words(copied)])
+
+
+def test_a_page_is_not_mixed_with_other_images(copied: Path) -> None:
+    with pytest.raises(ArtifactError, match="was made with other test images than data set digits has"):
+        main(["report", *words(copied), "data.limit=20"])
+
+
+def test_the_page_waits_for_a_stage_that_is_running(copied: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    written = threading.Thread(target=main, args=(["report", *words(copied)],))
+    page = host_run(copied) / "report.html"
+    page.unlink()
+    with BuildLock(host_run(copied).parents[1]):
+        written.start()
+        written.join(1.0)
+        assert written.is_alive() and not page.exists()
+    written.join(60.0)
+    assert page.exists() and "waiting: " in capfd.readouterr().err
 
 
 def test_there_is_nothing_to_write_again_before_a_run(built: Path) -> None:
