@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from graph_builder import Build
 from random_elementwise import binary_step, reduction_step, table_step
+from random_movement import movement_step
 
 from firmware_export.check import check
 from firmware_export.graph import Graph, Quantization, Tensor
@@ -26,6 +27,7 @@ class RandomGraph:
             self.conv, self.conv, self.depthwise, self.fully_connected, self.average_pool, self.max_pool,
             self.reshape, self.relu, self.softmax,
             *[lambda: binary_step(self)] * 3, *[lambda: table_step(self)] * 2, *[lambda: reduction_step(self)] * 2,
+            *[lambda: movement_step(self)] * 9,
         ]  # fmt: skip
         for _ in range(steps or self.pick(2, 8)):
             made = makers[self.pick(0, len(makers) - 1)]()
@@ -37,7 +39,7 @@ class RandomGraph:
         read = {index for node in self.build.nodes for index in node.inputs}
         if not self.build.nodes:
             self.live.append(self.relu())
-        written = [node.outputs[0] for node in self.build.nodes]
+        written = [index for node in self.build.nodes for index in node.outputs]
         outputs = tuple(index for index in written if index not in read)
         used = tuple(index for index in self.inputs if index in read or len(self.build.nodes) == 1)
         graph = self.build.graph(used, outputs)
