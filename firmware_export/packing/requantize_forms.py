@@ -120,13 +120,22 @@ def reachable(weights: Int64, bias: Int64, zero_point: int) -> tuple[Int64, Int6
     return low, high
 
 
-def linear_form(stage: Stage, shift: int) -> LinearForm:
-    """The linear form of all channels.
+def linear_form(stage: Stage, shift: int, *, partial: bool = False) -> LinearForm:
+    """The linear form of all channels; with `partial` a factor of 0 where a channel has none.
 
     Raises:
-        Unpackable: some channel has none with this shift.
+        Unpackable: some channel has none with this shift, and not `partial`.
     """
-    found = _per_channel(stage, lambda steps, c: _linear_channel(stage, shift, steps, c))
+
+    def search(steps: _Steps, channel: int) -> tuple[int, int, int]:
+        try:
+            return _linear_channel(stage, shift, steps, channel)
+        except Unpackable:
+            if partial:
+                return 0, 0, 0
+            raise
+
+    found = _per_channel(stage, search)
     constant, value = _constants(stage)
     start = np.where(constant, ((value << (shift + 2)) + (1 << (shift + 1))), found[0])
     return LinearForm(shift, start, np.where(constant, 1 << 30, found[1]), constant)

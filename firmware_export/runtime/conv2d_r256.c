@@ -16,6 +16,7 @@ typedef struct {
     int32_t last_y;                /* windows that begin in rows 0..last_y and columns 0..last_x lie on the image */
     int32_t last_x;
     const int8_t *last_pixel;      /* where the last window may begin so that no word reaches over the image's end */
+    int is_nine;                   /* the rows of a window are two words and one byte */
     uint32_t *x;                   /* expanded pixels */
     int8_t *patch[NN_R256_PIXELS]; /* a copied window each */
     int8_t *tail[NN_R256_PIXELS];  /* the ends of its rows */
@@ -60,6 +61,7 @@ static work prepare(const nn_conv2d_r256_params *params, const int8_t *input, in
     w.last_x = window->input_w - window->kernel_w;
     const uint32_t reach = (params->rows - 1u) * window->dilation_h * w.image_row + w.read;
     w.last_pixel = input + window->input_h * w.image_row - reach;
+    w.is_nine = params->rows == 3u && params->row_words == 2u && params->row_tail == 1u;
     w.x = (uint32_t *)(void *)scratch;
     divide_scratch(&w, scratch + params->steps * NN_R256_STEP_WORDS * sizeof(uint32_t));
     return w;
@@ -136,17 +138,6 @@ static void expand_tails(const work *w, const nn_r256_source *source, uint32_t *
     nn_r256_expand(&tails, x);
 }
 
-/* The same for three rows that each end in one byte, as 3x3 windows of three channels do. */
-static void expand_three_bytes(const work *w, const nn_r256_source *source, uint32_t *x) {
-    uint32_t words[NN_R256_PIXELS];
-    for (uint32_t i = 0; i < NN_R256_PIXELS; ++i) {
-        const uint8_t *from = (const uint8_t *)source->pixel[i] + w->read;
-        const uint32_t step = w->read + source->gap[i];
-        words[i] = from[0] | (uint32_t)from[step] << 8 | (uint32_t)from[2u * step] << 16;
-    }
-    nn_r256_expand_words(words, x);
-}
-
 static void clamp(int8_t *x, uint32_t count, int32_t min, int32_t max) {
     for (; count > 0u; --count, ++x) {
         *x = nn_clamp(*x, min, max);
@@ -165,11 +156,13 @@ static void requantize_sums(const nn_conv2d_r256_params *params, const int32_t *
 /* All channels of three pixels to block->output. */
 static void compute(const work *w, const nn_r256_source *source, const nn_r256_block *block, channels_step channels) {
     const nn_conv2d_r256_params *params = w->params;
-    uint32_t *x = nn_r256_expand(source, w->x);
-    if (params->row_tail == 1u && params->rows == 3u) {
-        expand_three_bytes(w, source, x);
-    } else if (params->row_tail != 0u) {
-        expand_tails(w, source, x);
+    if (w->is_nine) {
+        nn_r256_expand_nine(source, w->x);
+    } else {
+        uint32_t *x = nn_r256_expand(source, w->x);
+        if (params->row_tail != 0u) {
+            expand_tails(w, source, x);
+        }
     }
     if (channels != nn_r256_sums) {
         channels(block);

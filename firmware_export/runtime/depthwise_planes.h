@@ -3,34 +3,42 @@
 
 #include <stdint.h>
 
+#include "requantize.h"
+
 /* A 3x3 depthwise convolution with one output channel for each input channel, in numbers that packing/depthwise_planes.py
- * has worked out. A plane's rows run along the image's rows or, where that is longer, along its columns.
- * weights: int8 [channels][3][3], and three bytes more. constants: [channels][2], start and factor of the linear form.
- * output_bytes: of the whole output. plane_bytes: of one plane, its border included.
- * first: byte in a plane where the first pair of pixels goes.
- * border_words: between the pixels of two rows that are read.
+ * has worked out. A few channels lie as planes, a band of rows at a time. A plane's rows run along the image's rows or, where
+ * that is longer, along its columns; "row" and "pixel" mean it that way here.
+ * weights: int8 [channels][3][3], and three bytes more. constants: [channels][2], start and factor of the linear form; a
+ * factor of 0 is a channel that has no such form: it takes stage, and its start is the bias with the zero point folded in.
  * group: channels copied at a time: 4, or 1 to save scratch or where the image has fewer than 4.
- * copy_rows ... plane_row_step: as in nn_plane_copy. words ... alone: as in nn_plane_channel.
+ * plane_bytes: of one plane. pitch: bytes from a plane's row to the next. row_words: words of a row that are read.
+ * first_word: where in a row the first pair of pixels goes. lead, pairs, trail: as in nn_plane_copy.
+ * stride: 1 or 2. band: output rows that a plane holds windows for. rows: of outputs. before: rows of padding.
+ * image_rows: of the image. pixel_step, image_row_step, output_step, output_row_step: bytes from a pixel, row, output or row of
+ * outputs to the next. words, alone: as in nn_plane_channel. output_bytes: of the whole output.
  * fill: the input's zero point. min, max: what the fused activation leaves; the form saturates to int8 by itself.
  */
 typedef struct {
     const int8_t *weights;
     const int32_t *constants;
-    uint32_t output_bytes;
+    nn_output_stage stage;
     uint32_t plane_bytes;
-    uint32_t first;
     uint32_t pixel_step;
-    int32_t row_step;
-    uint32_t plane_row_step;
+    uint32_t image_row_step;
     uint32_t output_step;
-    int32_t output_skip;
-    int32_t plane_skip;
+    uint32_t output_row_step;
+    uint32_t output_bytes;
     uint16_t channels;
-    uint16_t copy_rows;
+    uint16_t pitch;
+    uint16_t row_words;
+    uint16_t first_word;
     uint16_t pairs;
-    uint16_t words;
+    uint16_t band;
     uint16_t rows;
-    uint16_t border_words;
+    uint16_t before;
+    uint16_t image_rows;
+    uint16_t words;
+    uint8_t stride;
     uint8_t group;
     uint8_t lead;
     uint8_t trail;

@@ -67,48 +67,83 @@ NN_NAKED void nn_planes_copy(const nn_plane_copy *copy NN_UNUSED) {
     "lsl " w12 ", " w12 ", #8\n"
 
 /* r0, r1: pixels, r2: plane, r3, r10: sums, r4-r9: weights, r11: start, r12: factor, lr: output.
- * On the stack: output step, end of the words in this row, plane skip, output skip, rows left, alone, entry of the loop,
- * which is unrolled for two words: at 2, at 3 for an odd number of words, at 4 for none.
+ * On the stack: a copy of nn_plane_channels, with the end of the words in this row and the rows left as state, where a row
+ * begins for words (the loop is unrolled for two: at 2, at 3 for an odd number, at 4 for none), and where it goes on behind
+ * them for alone (at 5 if there is another output, else at 7).
  */
+#define STATE "4"
+#define PLANE_SKIP "12"
+#define ROW_BEGIN "20"
+#define ROW_REST "24"
+#define ROW_BYTES "28"
+#define ROWS "32"
+#define PLANE "36"
+#define WEIGHTS_PLACE "44"
+
 #define ENTER                                                                                                                 \
     ".syntax unified\n"                                                                                                       \
     "push {r4-r11, lr}\n"                                                                                                     \
-    "ldm r0!, {r2, r3, r11, r12, lr}\n"                                                                                       \
-    "ldm r0, {r4, r5, r6, r7, r8, r9}\n"                                                                                      \
-    "mov r0, r3\n"                                                                                                            \
-    "adr.w r10, 2f\n"                                                                                                         \
-    "tst r5, #1\n"                                                                                                            \
+    "sub sp, sp, #60\n"                                                                                                       \
+    "mov r12, sp\n"                                                                                                           \
+    "ldm r0!, {r1-r8}\n"                                                                                                      \
+    "stm r12!, {r1-r8}\n"                                                                                                     \
+    "ldm r0, {r0-r5, lr}\n"                                                                                                   \
+    "stm r12, {r0-r5, lr}\n"                                                                                                  \
+    "adr.w r0, 2f\n"                                                                                                          \
+    "tst r6, #1\n"                                                                                                            \
     "it ne\n"                                                                                                                 \
-    "addne r10, r10, #(3f - 2f)\n"                                                                                            \
-    "cmp r5, #0\n"                                                                                                            \
+    "addne r0, r0, #(3f - 2f)\n"                                                                                              \
+    "cmp r6, #0\n"                                                                                                            \
     "it eq\n"                                                                                                                 \
-    "addeq r10, r10, #(4f - 2f)\n"                                                                                            \
-    "add r10, r10, #1\n"                                                                                                      \
-    "add r5, r2, r5, lsl #2\n"                                                                                                \
-    "push {r4-r10}\n"                                                                                                         \
+    "addeq r0, r0, #(4f - 2f)\n"                                                                                              \
+    "add r0, r0, #1\n"                                                                                                        \
+    "adr.w r1, 7f\n"                                                                                                          \
+    "cmp r7, #0\n"                                                                                                            \
+    "it ne\n"                                                                                                                 \
+    "subne r1, r1, #(7f - 5f)\n"                                                                                              \
+    "add r1, r1, #1\n"                                                                                                        \
+    "strd r0, r1, [sp, #" ROW_BEGIN "]\n"
+
+/* more: what stays in registers beside. */
+#define CHANNEL(more)                                                                                                         \
+    "6:\n"                                                                                                                    \
+    "ldrd r2, lr, [sp, #" PLANE "]\n"                                                                                         \
+    "ldrd r0, r1, [sp, #" WEIGHTS_PLACE "]\n"                                                                                 \
+    "ldrd r11, r12, [r1]\n"                                                                                                   \
+    "ldrd r1, r3, [sp, #" ROW_BYTES "]\n"                                                                                     \
+    "add r1, r1, r2\n"                                                                                                        \
+    "strd r1, r3, [sp, #" STATE "]\n"                                                                                         \
     WEIGHTS("0", "r4", "r5")                                                                                                  \
     WEIGHTS("3", "r6", "r7")                                                                                                  \
     WEIGHTS("6", "r8", "r9")                                                                                                  \
+    more                                                                                                                      \
     "1:\n"                                                                                                                    \
-    "ldr r0, [sp, #24]\n"                                                                                                     \
-    "bx r0\n"                                                                                                                 \
+    "ldr pc, [sp, #" ROW_BEGIN "]\n"                                                                                          \
     ".balign 4\n"                                                                                                             \
     "2:\n"
 
-#define NEXT_ROW(row_pitch)                                                                                                   \
-    "ldrd r0, r1, [sp, #8]\n"                                                                                                 \
+/* To the next row, then to the next channel. */
+#define NEXT(row_pitch)                                                                                                       \
+    "7:\n"                                                                                                                    \
+    "ldrd r0, r1, [sp, #" PLANE_SKIP "]\n"                                                                                    \
     "add r2, r2, r0\n"                                                                                                        \
     "add lr, lr, r1\n"                                                                                                        \
-    "ldr r0, [sp, #4]\n"                                                                                                      \
+    "ldrd r0, r1, [sp, #" STATE "]\n"                                                                                         \
     "add r0, r0, #" row_pitch "\n"                                                                                            \
-    "str r0, [sp, #4]\n"                                                                                                      \
-    "ldr r0, [sp, #16]\n"                                                                                                     \
-    "subs r0, r0, #1\n"                                                                                                       \
-    "str r0, [sp, #16]\n"                                                                                                     \
+    "subs r1, r1, #1\n"                                                                                                       \
+    "strd r0, r1, [sp, #" STATE "]\n"                                                                                         \
     "bne.w 1b\n"                                                                                                              \
-    "add sp, sp, #28\n"                                                                                                       \
+    "add r12, sp, #" PLANE "\n"                                                                                               \
+    "ldm r12, {r0-r5}\n"                                                                                                      \
+    "add r0, r0, r4\n"                                                                                                        \
+    "add r1, r1, #1\n"                                                                                                        \
+    "add r2, r2, #9\n"                                                                                                        \
+    "add r3, r3, #8\n"                                                                                                        \
+    "subs r5, r5, #1\n"                                                                                                       \
+    "stm r12, {r0-r5}\n"                                                                                                      \
+    "bne.w 6b\n"                                                                                                              \
+    "add sp, sp, #60\n"                                                                                                       \
     "pop {r4-r11, pc}\n"
-
 /* One row of two windows that begin one pixel apart. */
 #define TWO_WINDOWS(from, sum, other, w01, w12)                                                                               \
     "ldrd r0, r1, " from "\n"                                                                                                 \
@@ -146,6 +181,7 @@ NN_NAKED void nn_planes_copy(const nn_plane_copy *copy NN_UNUSED) {
 /* row_1, row_2: offsets of the next rows behind a word. last_1, last_2: from its begin. */
 #define STRIDE_1(shift, row_pitch, row_1, row_2, last_1, last_2)                                                              \
     ENTER                                                                                                                     \
+    CHANNEL("")                                                                                                               \
     TWO_SUMS(row_1, row_2)                                                                                                    \
     "ldr r0, [sp]\n"                                                                                                          \
     STORE_TWO(shift)                                                                                                          \
@@ -156,63 +192,64 @@ NN_NAKED void nn_planes_copy(const nn_plane_copy *copy NN_UNUSED) {
     "cmp r2, r1\n"                                                                                                            \
     "bne.w 2b\n"                                                                                                              \
     "4:\n"                                                                                                                    \
-    "ldr r0, [sp, #20]\n"                                                                                                     \
-    "cmp r0, #0\n"                                                                                                            \
-    "beq 5f\n"                                                                                                                \
+    "ldr pc, [sp, #" ROW_REST "]\n"                                                                                           \
+    ".balign 4\n"                                                                                                             \
+    "5:\n"                                                                                                                    \
     ONE_SUM("[r2]", last_1, last_2)                                                                                           \
     "ssat r3, #8, r3, asr #" shift "\n"                                                                                       \
     "strb r3, [lr]\n"                                                                                                         \
-    "5:\n"                                                                                                                    \
-    NEXT_ROW(row_pitch)
+    NEXT(row_pitch)
 
 #define STORE_ONE(shift)                                                                                                      \
     "ssat r3, #8, r3, asr #" shift "\n"                                                                                       \
     "strb r3, [lr]\n"                                                                                                         \
-    "add lr, lr, r0\n"
+    "add lr, lr, r10\n"
 
+/* r10: output step. */
 #define STRIDE_2(shift, row_pitch, row_1, row_2)                                                                              \
     ENTER                                                                                                                     \
+    CHANNEL("ldr r10, [sp]\n")                                                                                                \
     ONE_SUM("[r2], #4", row_1, row_2)                                                                                         \
-    "ldr r0, [sp]\n"                                                                                                          \
     STORE_ONE(shift)                                                                                                          \
     "3:\n"                                                                                                                    \
     ONE_SUM("[r2], #4", row_1, row_2)                                                                                         \
-    "ldrd r0, r1, [sp]\n"                                                                                                     \
     STORE_ONE(shift)                                                                                                          \
+    "ldr r1, [sp, #" STATE "]\n"                                                                                              \
     "cmp r2, r1\n"                                                                                                            \
     "bne.w 2b\n"                                                                                                              \
     "4:\n"                                                                                                                    \
-    NEXT_ROW(row_pitch)
+    "5:\n"                                                                                                                    \
+    NEXT(row_pitch)
 
-NN_NAKED void nn_plane_s1_7(const nn_plane_channel *channel NN_UNUSED) {
+NN_NAKED void nn_plane_s1_7(const nn_plane_channels *channels NN_UNUSED) {
     __asm__ volatile(STRIDE_1("7", "128", "124", "252", "128", "256"));
 }
 
-NN_NAKED void nn_plane_s1_10(const nn_plane_channel *channel NN_UNUSED) {
+NN_NAKED void nn_plane_s1_10(const nn_plane_channels *channels NN_UNUSED) {
     __asm__ volatile(STRIDE_1("10", "128", "124", "252", "128", "256"));
 }
 
-NN_NAKED void nn_plane_s2_7(const nn_plane_channel *channel NN_UNUSED) {
+NN_NAKED void nn_plane_s2_7(const nn_plane_channels *channels NN_UNUSED) {
     __asm__ volatile(STRIDE_2("7", "256", "124", "252"));
 }
 
-NN_NAKED void nn_plane_s2_10(const nn_plane_channel *channel NN_UNUSED) {
+NN_NAKED void nn_plane_s2_10(const nn_plane_channels *channels NN_UNUSED) {
     __asm__ volatile(STRIDE_2("10", "256", "124", "252"));
 }
 
-NN_NAKED void nn_plane_s1_7_wide(const nn_plane_channel *channel NN_UNUSED) {
+NN_NAKED void nn_plane_s1_7_wide(const nn_plane_channels *channels NN_UNUSED) {
     __asm__ volatile(STRIDE_1("7", "256", "252", "508", "256", "512"));
 }
 
-NN_NAKED void nn_plane_s1_10_wide(const nn_plane_channel *channel NN_UNUSED) {
+NN_NAKED void nn_plane_s1_10_wide(const nn_plane_channels *channels NN_UNUSED) {
     __asm__ volatile(STRIDE_1("10", "256", "252", "508", "256", "512"));
 }
 
-NN_NAKED void nn_plane_s2_7_wide(const nn_plane_channel *channel NN_UNUSED) {
+NN_NAKED void nn_plane_s2_7_wide(const nn_plane_channels *channels NN_UNUSED) {
     __asm__ volatile(STRIDE_2("7", "512", "252", "508"));
 }
 
-NN_NAKED void nn_plane_s2_10_wide(const nn_plane_channel *channel NN_UNUSED) {
+NN_NAKED void nn_plane_s2_10_wide(const nn_plane_channels *channels NN_UNUSED) {
     __asm__ volatile(STRIDE_2("10", "512", "252", "508"));
 }
 
@@ -252,43 +289,44 @@ void nn_planes_copy(const nn_plane_copy *copy) {
     }
 }
 
-static int8_t one_output(const nn_plane_channel *channel, const int16_t *x, uint32_t pitch, uint32_t shift) {
-    const int8_t *w = channel->weights;
-    uint32_t sum = channel->start;
+static int8_t one_output(const int8_t *w, const int32_t *constants, const int16_t *x, uint32_t pitch, uint32_t shift) {
+    uint32_t sum = (uint32_t)constants[0];
     for (uint32_t row = 0; row < 3u; ++row, w += 3, x += pitch / sizeof *x) {
         sum += 256u * (uint32_t)(w[0] * x[0] + w[1] * x[1] + w[2] * x[2]);
     }
-    const int32_t value = (int32_t)(((int64_t)(int32_t)sum * channel->factor) >> 32) >> shift;
-    return (int8_t)(value < INT8_MIN ? INT8_MIN : value > INT8_MAX ? INT8_MAX : value);
+    return nn_saturate(nn_multiply_high((int32_t)sum, constants[1]) >> shift);
 }
 
-static void plane_step(const nn_plane_channel *channel, uint32_t stride, uint32_t shift, uint32_t pitch) {
-    const uint32_t columns = channel->words * (stride == 1u ? 2u : 1u) + channel->alone;
-    const int16_t *x = channel->plane;
-    int8_t *output = channel->output;
-    for (uint32_t row = 0; row < channel->rows; ++row) {
-        for (uint32_t column = 0; column < columns; ++column) {
-            output[column * channel->output_step] = one_output(channel, x + column * stride, pitch, shift);
+static void plane_step(const nn_plane_channels *channels, uint32_t stride, uint32_t shift, uint32_t pitch) {
+    const uint32_t paired = channels->words * (stride == 1u ? 2u : 1u);
+    const uint32_t row_step = channels->output_step * paired + (uint32_t)channels->output_skip;
+    for (uint32_t channel = 0; channel < channels->channels; ++channel) {
+        const int16_t *x = channels->plane + channel * channels->plane_step / sizeof *x;
+        const int8_t *w = channels->weights + 9u * channel;
+        int8_t *output = channels->output + channel;
+        for (uint32_t row = 0; row < channels->rows; ++row, x += stride * pitch / sizeof *x, output += row_step) {
+            for (uint32_t column = 0; column < paired + channels->alone; ++column) {
+                output[column * channels->output_step] =
+                    one_output(w, channels->constants + 2u * channel, x + column * stride, pitch, shift);
+            }
         }
-        x += stride * pitch / sizeof *x;
-        output += channel->output_step * (columns - channel->alone) + (uint32_t)channel->output_skip;
     }
 }
 
-void nn_plane_s1_7(const nn_plane_channel *channel) { plane_step(channel, 1u, 7u, NN_PLANE_PITCH); }
+void nn_plane_s1_7(const nn_plane_channels *channels) { plane_step(channels, 1u, 7u, NN_PLANE_PITCH); }
 
-void nn_plane_s1_10(const nn_plane_channel *channel) { plane_step(channel, 1u, 10u, NN_PLANE_PITCH); }
+void nn_plane_s1_10(const nn_plane_channels *channels) { plane_step(channels, 1u, 10u, NN_PLANE_PITCH); }
 
-void nn_plane_s2_7(const nn_plane_channel *channel) { plane_step(channel, 2u, 7u, NN_PLANE_PITCH); }
+void nn_plane_s2_7(const nn_plane_channels *channels) { plane_step(channels, 2u, 7u, NN_PLANE_PITCH); }
 
-void nn_plane_s2_10(const nn_plane_channel *channel) { plane_step(channel, 2u, 10u, NN_PLANE_PITCH); }
+void nn_plane_s2_10(const nn_plane_channels *channels) { plane_step(channels, 2u, 10u, NN_PLANE_PITCH); }
 
-void nn_plane_s1_7_wide(const nn_plane_channel *channel) { plane_step(channel, 1u, 7u, 2u * NN_PLANE_PITCH); }
+void nn_plane_s1_7_wide(const nn_plane_channels *channels) { plane_step(channels, 1u, 7u, 2u * NN_PLANE_PITCH); }
 
-void nn_plane_s1_10_wide(const nn_plane_channel *channel) { plane_step(channel, 1u, 10u, 2u * NN_PLANE_PITCH); }
+void nn_plane_s1_10_wide(const nn_plane_channels *channels) { plane_step(channels, 1u, 10u, 2u * NN_PLANE_PITCH); }
 
-void nn_plane_s2_7_wide(const nn_plane_channel *channel) { plane_step(channel, 2u, 7u, 2u * NN_PLANE_PITCH); }
+void nn_plane_s2_7_wide(const nn_plane_channels *channels) { plane_step(channels, 2u, 7u, 2u * NN_PLANE_PITCH); }
 
-void nn_plane_s2_10_wide(const nn_plane_channel *channel) { plane_step(channel, 2u, 10u, 2u * NN_PLANE_PITCH); }
+void nn_plane_s2_10_wide(const nn_plane_channels *channels) { plane_step(channels, 2u, 10u, 2u * NN_PLANE_PITCH); }
 
 #endif

@@ -32,36 +32,41 @@ typedef struct {
 
 void nn_planes_copy(const nn_plane_copy *copy);
 
-/* One channel's outputs, row by row. start, factor: of packing/requantize_forms.py's linear form.
- * weights: int8 [3][3], and three more bytes that can be read.
- * output_step: bytes from an output to the next. words: of pixels in a row that give outputs: stride 1 gives two for each,
- * stride 2 one. alone: whether the row has one more output (stride 1 only).
- * plane_skip, output_skip: bytes from behind these words and their outputs to the next row.
+/* Channels whose planes, weights and outputs follow each other, each row by row.
+ * output_step: bytes from an output to the next.
+ * plane_skip, output_skip: bytes from behind the words of a row, and from behind their outputs, to the next row.
+ * words: of pixels in a row that give outputs: stride 1 gives two for each, stride 2 one. alone: whether the row has one more
+ * output (stride 1 only). weights: int8 [channels][3][3], and three more bytes that can be read.
+ * constants: [channels][2], start and factor of packing/requantize_forms.py's linear form.
+ * state: room for the assembly, which works on a copy of this.
  */
 typedef struct {
-    const int16_t *plane;
-    const int8_t *weights;
-    uint32_t start;
-    int32_t factor;
-    int8_t *output;
     uint32_t output_step;
-    uint32_t words;
+    uint32_t state[2];
     int32_t plane_skip;
     int32_t output_skip;
-    uint32_t rows;
+    uint32_t words;
     uint32_t alone;
-} nn_plane_channel;
+    uint32_t row_bytes; /* of the words */
+    uint32_t rows;
+    const int16_t *plane;
+    int8_t *output;
+    const int8_t *weights;
+    const int32_t *constants;
+    uint32_t plane_step; /* bytes */
+    uint32_t channels;
+} nn_plane_channels;
 
-typedef void (*nn_plane_step)(const nn_plane_channel *channel);
+typedef void (*nn_plane_step)(const nn_plane_channels *channels);
 
 /* s1, s2: stride. 7, 10: shift of the linear form. */
-void nn_plane_s1_7(const nn_plane_channel *channel);
-void nn_plane_s1_10(const nn_plane_channel *channel);
-void nn_plane_s2_7(const nn_plane_channel *channel);
-void nn_plane_s2_10(const nn_plane_channel *channel);
-void nn_plane_s1_7_wide(const nn_plane_channel *channel);
-void nn_plane_s1_10_wide(const nn_plane_channel *channel);
-void nn_plane_s2_7_wide(const nn_plane_channel *channel);
-void nn_plane_s2_10_wide(const nn_plane_channel *channel);
+void nn_plane_s1_7(const nn_plane_channels *channels);
+void nn_plane_s1_10(const nn_plane_channels *channels);
+void nn_plane_s2_7(const nn_plane_channels *channels);
+void nn_plane_s2_10(const nn_plane_channels *channels);
+void nn_plane_s1_7_wide(const nn_plane_channels *channels);
+void nn_plane_s1_10_wide(const nn_plane_channels *channels);
+void nn_plane_s2_7_wide(const nn_plane_channels *channels);
+void nn_plane_s2_10_wide(const nn_plane_channels *channels);
 
 #endif

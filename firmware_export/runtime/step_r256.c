@@ -3,6 +3,19 @@
 
 #if NN_DSP
 
+/* r0-r2: pixels, r3: x. 10 instructions, 40 bytes. */
+#define EXPAND_WORD                                                                                                           \
+    "ldr r7, [r0], #4\n"                                                                                                      \
+    "ldr r8, [r1], #4\n"                                                                                                      \
+    "ldr r9, [r2], #4\n"                                                                                                      \
+    "sxtb16 r4, r7\n"                                                                                                         \
+    "sxtb16 r5, r8\n"                                                                                                         \
+    "sxtb16 r6, r9\n"                                                                                                         \
+    "eor r7, r7, #0x007f007f\n"                                                                                               \
+    "eor r8, r8, #0x007f007f\n"                                                                                               \
+    "eor r9, r9, #0x007f007f\n"                                                                                               \
+    "stmia.w r3!, {r4-r9}\n"
+
 /* r0-r2: pixels, r3: x, r4-r9: a row's words as A and B, r10: counter, r11: rows left, r12: unrolled entry, lr: source.
  * 40 bytes for each word; a row of any length enters the four unrolled words where the rest of it begins.
  */
@@ -25,18 +38,7 @@ NN_NAKED uint32_t *nn_r256_expand(const nn_r256_source *source NN_UNUSED, uint32
                      "bx r12\n"
                      ".balign 4\n"
                      "2:\n"
-                     ".rept 4\n"
-                     "ldr r7, [r0], #4\n"
-                     "ldr r8, [r1], #4\n"
-                     "ldr r9, [r2], #4\n"
-                     "sxtb16 r4, r7\n"
-                     "sxtb16 r5, r8\n"
-                     "sxtb16 r6, r9\n"
-                     "eor r7, r7, #0x007f007f\n"
-                     "eor r8, r8, #0x007f007f\n"
-                     "eor r9, r9, #0x007f007f\n"
-                     "stmia.w r3!, {r4-r9}\n"
-                     ".endr\n"
+                     ".rept 4\n" EXPAND_WORD ".endr\n"
                      "subs r10, r10, #4\n"
                      "bgt 2b\n"
                      "subs r11, r11, #1\n"
@@ -48,6 +50,41 @@ NN_NAKED uint32_t *nn_r256_expand(const nn_r256_source *source NN_UNUSED, uint32
                      "add r2, r2, r6\n"
                      "b 1b\n"
                      "3:\n"
+                     "mov r0, r3\n"
+                     "pop {r4-r11, pc}\n");
+}
+
+#define NINTH_BYTES(shift)                                                                                                    \
+    "ldrb r4, [r0]\n"                                                                                                         \
+    "ldrb r5, [r1]\n"                                                                                                         \
+    "ldrb r6, [r2]\n"                                                                                                         \
+    "orr r10, r10, r4, lsl #" shift "\n"                                                                                      \
+    "orr r11, r11, r5, lsl #" shift "\n"                                                                                      \
+    "orr r12, r12, r6, lsl #" shift "\n"
+
+#define TO_NEXT_ROW                                                                                                           \
+    "ldrd r4, r5, [lr, #20]\n"                                                                                                \
+    "ldr r6, [lr, #28]\n"                                                                                                     \
+    "add r0, r0, r4\n"                                                                                                        \
+    "add r1, r1, r5\n"                                                                                                        \
+    "add r2, r2, r6\n"
+
+/* r10-r12: the ninth bytes of the rows, lr: source. */
+NN_NAKED uint32_t *nn_r256_expand_nine(const nn_r256_source *source NN_UNUSED, uint32_t *x NN_UNUSED) {
+    __asm__ volatile(".syntax unified\n"
+                     "push {r4-r11, lr}\n"
+                     "mov lr, r0\n"
+                     "mov r3, r1\n"
+                     "ldm lr, {r0, r1, r2}\n" EXPAND_WORD EXPAND_WORD "ldrb r10, [r0]\n"
+                     "ldrb r11, [r1]\n"
+                     "ldrb r12, [r2]\n" TO_NEXT_ROW EXPAND_WORD EXPAND_WORD NINTH_BYTES("8") TO_NEXT_ROW EXPAND_WORD EXPAND_WORD
+                         NINTH_BYTES("16") "sxtb16 r4, r10\n"
+                     "sxtb16 r5, r11\n"
+                     "sxtb16 r6, r12\n"
+                     "eor r7, r10, #0x007f007f\n"
+                     "eor r8, r11, #0x007f007f\n"
+                     "eor r9, r12, #0x007f007f\n"
+                     "stm r3!, {r4-r9}\n"
                      "mov r0, r3\n"
                      "pop {r4-r11, pc}\n");
 }
@@ -198,6 +235,18 @@ uint32_t *nn_r256_expand(const nn_r256_source *source, uint32_t *x) {
         }
     }
     return x;
+}
+
+uint32_t *nn_r256_expand_nine(const nn_r256_source *source, uint32_t *x) {
+    uint32_t words[NN_R256_PIXELS];
+    x = nn_r256_expand(source, x);
+    for (uint32_t i = 0; i < NN_R256_PIXELS; ++i) {
+        const uint8_t *from = (const uint8_t *)source->pixel[i] + 4u * source->words;
+        const uint32_t step = 4u * source->words + source->gap[i];
+        words[i] = from[0] | (uint32_t)from[step] << 8 | (uint32_t)from[2u * step] << 16;
+    }
+    nn_r256_expand_words(words, x);
+    return x + NN_R256_STEP_WORDS;
 }
 
 /* One record's sums [channel][pixel]; returns the weights behind its steps. */

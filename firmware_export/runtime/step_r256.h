@@ -45,6 +45,10 @@ typedef struct {
 /* Appends words * rows steps to x; gives its new end. */
 uint32_t *nn_r256_expand(const nn_r256_source *source, uint32_t *x);
 
+/* The same for three rows of two words and one byte each, as 3x3 windows of three channels have them; the three bytes come
+ * last, as a seventh step. */
+uint32_t *nn_r256_expand_nine(const nn_r256_source *source, uint32_t *x);
+
 /* One step of words that are at hand, four elements of each pixel. */
 static inline void nn_r256_expand_words(const uint32_t *words, uint32_t *x) {
     for (uint32_t i = 0; i < NN_R256_PIXELS; ++i) {

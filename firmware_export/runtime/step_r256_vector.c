@@ -61,7 +61,7 @@ void nn_r256_vector_expand(const int8_t *x, uint32_t depth, uint32_t *expanded) 
     "smlad " sum ", " weights ", " b ", " sum "\n"
 
 #define WORD(a, b)                                                                                                             \
-    "ldm r12!, {r8, r9, r10, r11}\n" PRODUCTS("r4", "r8", a, b) PRODUCTS("r5", "r9", a, b) PRODUCTS("r6", "r10", a, b)          \
+    "ldm r12!, {r8, r9, r10, r11}\n" PRODUCTS("r4", "r8", a, b) PRODUCTS("r5", "r9", a, b) PRODUCTS("r6", "r10", a, b)        \
         PRODUCTS("r7", "r11", a, b)
 
 /* 27 instructions, 108 bytes, for 32 products. */
