@@ -92,7 +92,7 @@ def conv2d_code(
         params_type="nn_conv2d_r256_params",
         fields=fields | clamp_fields(stage) | general_fields(stage, records),
         constants=(Constant("weights", records.words), *(stage.constants() if records.form is None else ())),
-        sources=("conv2d_r256.c", "step_r256.c", "window.c"),
+        sources=("conv2d_r256.c", "step_r256.c", "patch.c"),
         scratch_bytes=_scratch_bytes(window, reading, records, outputs) + (_round_up(_image_bytes(window)) if border else 0),
         summary=f"{summary} -> {'x'.join(map(str, (*output, outputs)))}, r256 {kernel}",
     )

@@ -106,21 +106,20 @@ def winograd_code(
     live = ~form.constant
     matrix = np.where(live[:, None], matrix, 0)
     start = _UNIT * (np.where(live, bias, 0) - zero_point * matrix.sum(1)) + form.start
-    parts = [start, form.factor] if isinstance(form, LinearForm) else [start, form.factor, form.negative]
-    constants = (np.stack(parts, 1) & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
+    negative = np.zeros(outputs, np.int64) if isinstance(form, LinearForm) else form.negative
+    constants = (np.stack([start, form.factor, negative], 1) & 0xFFFFFFFF).astype(np.uint32).view(np.int32)
     values = {"outputs": outputs, "tiles": blocking.tiles, "resident": int(blocking.resident), "fill": zero_point}
     values |= {"rounding": getattr(form, "rounding", 0)}
     fields = {"weights": "{weights}", "constants": "{constants}"} | {name: str(value) for name, value in values.items()}
-    kernel = f"{'linear' if isinstance(form, LinearForm) else 'signed'}_{form.shift}"
     return LayerCode(
-        function=f"nn_conv2d_winograd_{kernel}",
+        function=f"nn_conv2d_winograd_shift_{form.shift}",
         params_type="nn_conv2d_winograd_params",
         fields=fields | window.fields() | clamp_fields(stage),
         constants=(Constant("weights", matrix.astype(np.int8)), Constant("constants", constants)),
-        sources=("conv2d_winograd.c", "step_winograd.c", "step_winograd_transforms.c"),
+        sources=("conv2d_winograd.c", "step_winograd.c", "step_winograd_transforms.c", "patch.c"),
         scratch_bytes=blocking.scratch_bytes(window.channels, outputs),
         summary=f"{window.summary()}, {'x'.join(map(str, (*window.size, window.channels)))} -> "
-        f"{'x'.join(map(str, (*window.output, outputs)))}, winograd {kernel}",
+        f"{'x'.join(map(str, (*window.output, outputs)))}, winograd, {blocking.tiles} tiles",
     )
 
 

@@ -127,7 +127,7 @@ def linear_form(stage: Stage, shift: int, *, partial: bool = False) -> LinearFor
         Unpackable: some channel has none with this shift, and not `partial`.
     """
 
-    def search(steps: _Steps, channel: int) -> tuple[int, int, int]:
+    def _search(steps: _Steps, channel: int) -> tuple[int, int, int]:
         try:
             return _linear_channel(stage, shift, steps, channel)
         except Unpackable:
@@ -135,7 +135,7 @@ def linear_form(stage: Stage, shift: int, *, partial: bool = False) -> LinearFor
                 return 0, 0, 0
             raise
 
-    found = _per_channel(stage, search)
+    found = _per_channel(stage, _search)
     constant, value = _constants(stage)
     start = np.where(constant, ((value << (shift + 2)) + (1 << (shift + 1))), found[0])
     return LinearForm(shift, start, np.where(constant, 1 << 30, found[1]), constant)

@@ -6,8 +6,11 @@
 #include "patch.h"
 #include "step_r256.h"
 
+typedef void (*channels_step)(const nn_r256_block *block);
+
 /* What stays the same during one call. */
-typedef struct {
+typedef struct work work;
+struct work {
     const nn_conv2d_r256_params *params;
     const int8_t *input;
     uint32_t image_row;            /* bytes */
@@ -20,19 +23,18 @@ typedef struct {
     uint32_t *x;                   /* expanded pixels */
     int8_t *patch[NN_R256_PIXELS]; /* a copied window each */
     int8_t *tail[NN_R256_PIXELS];  /* the ends of its rows */
+    channels_step channels;        /* of a short form, or */
+    void (*general)(const work *w, const nn_r256_block *block);
     int32_t *sums;                 /* only of the general form */
-} work;
+};
 
 /* The next output pixel; y, x: where its window begins. */
 typedef struct {
     uint32_t left; /* pixels still to come */
-    uint32_t row;
     uint32_t column;
     int32_t y;
     int32_t x;
 } cursor;
-
-typedef void (*channels_step)(const nn_r256_block *block);
 
 static uint32_t round_up(uint32_t bytes) { return (bytes + 3u) & ~3u; }
 
@@ -68,7 +70,7 @@ static work prepare(const nn_conv2d_r256_params *params, const int8_t *input, in
 }
 
 static cursor first_pixel(const nn_window *window) {
-    const cursor at = {(uint32_t)window->output_h * window->output_w, 0u, 0u, -(int32_t)window->padding_top,
+    const cursor at = {(uint32_t)window->output_h * window->output_w, 0u, -(int32_t)window->padding_top,
                        -(int32_t)window->padding_left};
     return at;
 }
@@ -81,7 +83,6 @@ static void advance(cursor *at, const nn_window *window, uint32_t pixels) {
     if (at->column >= window->output_w) {
         at->column = 0u;
         at->x = -(int32_t)window->padding_left;
-        ++at->row;
         at->y += window->stride_h;
     }
 }
@@ -111,11 +112,7 @@ static void find_window(const work *w, const cursor *at, uint32_t i, nn_r256_sou
         source->gap[i] = window->dilation_h * w->image_row - w->read;
         return;
     }
-    if (window->dilation_h == 1u && window->dilation_w == 1u) {
-        nn_copy_patch(window, w->input, at->y, at->x, window->kernel_h, window->kernel_w, w->params->fill, w->patch[i]);
-    } else {
-        nn_window_gather(window, w->input, at->row, at->column, w->params->fill, w->patch[i]);
-    }
+    nn_copy_patch(window, w->input, at->y, at->x, window->kernel_h, window->kernel_w, w->params->fill, w->patch[i]);
     source->pixel[i] = w->patch[i];
     source->gap[i] = (uint32_t)window->kernel_w * window->channels - w->read;
 }
@@ -144,39 +141,25 @@ static void clamp(int8_t *x, uint32_t count, int32_t min, int32_t max) {
     }
 }
 
-/* The general form: sums [channel pair][channel][pixel], 256 times too large. */
-static void requantize_sums(const nn_conv2d_r256_params *params, const int32_t *sums, int8_t *const *output) {
-    for (uint32_t channel = 0; channel < params->outputs; ++channel) {
-        for (uint32_t i = 0; i < NN_R256_PIXELS; ++i) {
-            output[i][channel] = nn_output(&params->stage, channel, (uint32_t)(*sums++ >> 8));
-        }
-    }
-}
-
 /* All channels of three pixels to block->output. */
-static void compute(const work *w, const nn_r256_source *source, const nn_r256_block *block, channels_step channels) {
-    const nn_conv2d_r256_params *params = w->params;
+static void compute(const work *w, const nn_r256_source *source, const nn_r256_block *block) {
     if (w->is_nine) {
         nn_r256_expand_nine(source, w->x);
     } else {
         uint32_t *x = nn_r256_expand(source, w->x);
-        if (params->row_tail != 0u) {
+        if (w->params->row_tail != 0u) {
             expand_tails(w, source, x);
         }
     }
-    if (channels != nn_r256_sums) {
-        channels(block);
-        return;
+    if (w->general == 0) {
+        w->channels(block);
+    } else {
+        w->general(w, block);
     }
-    nn_r256_block to_sums = *block;
-    to_sums.output[0] = (int8_t *)w->sums;
-    channels(&to_sums);
-    requantize_sums(params, w->sums, block->output);
 }
 
 /* Three pixels after the other in one row, their windows on the image. */
-static void compute_inside(const work *w, const cursor *at, uint32_t triples, nn_r256_source *source, nn_r256_block *block,
-                           channels_step channels) {
+static void compute_inside(const work *w, const cursor *at, uint32_t triples, nn_r256_source *source, nn_r256_block *block) {
     const uint32_t gap = w->params->window.dilation_h * w->image_row - w->read;
     const uint32_t pixel_step = w->pixel_step;
     const uint32_t outputs = w->params->outputs;
@@ -190,14 +173,14 @@ static void compute_inside(const work *w, const cursor *at, uint32_t triples, nn
         block->output[0] = output;
         block->output[1] = output + outputs;
         block->output[2] = output + 2u * outputs;
-        compute(w, source, block, channels);
+        compute(w, source, block);
         pixel += NN_R256_PIXELS * pixel_step;
         output += NN_R256_PIXELS * outputs;
     }
 }
 
 /* Three pixels one by one, wherever they lie; the last pixel again where there are no three left. */
-static void compute_any(const work *w, cursor *at, nn_r256_source *source, nn_r256_block *block, channels_step channels) {
+static void compute_any(const work *w, cursor *at, nn_r256_source *source, nn_r256_block *block) {
     int8_t *output = block->output[0];
     for (uint32_t i = 0; i < NN_R256_PIXELS; ++i) {
         find_window(w, at, i, source);
@@ -207,7 +190,7 @@ static void compute_any(const work *w, cursor *at, nn_r256_source *source, nn_r2
             output += w->params->outputs;
         }
     }
-    compute(w, source, block, channels);
+    compute(w, source, block);
 }
 
 /* The image with its border, as params->window describes it, in the scratch. */
@@ -215,19 +198,22 @@ static int8_t *copy_with_border(const nn_conv2d_r256_params *params, const int8_
     nn_window window = params->window;
     window.input_h = params->image_h;
     window.input_w = params->image_w;
+    window.dilation_h = window.dilation_w = 1u;
     nn_copy_patch(&window, image, -(int32_t)params->border_top, -(int32_t)params->border_left, params->window.input_h,
                   params->window.input_w, params->fill, to);
     return to;
 }
 
 static void convolve(const nn_conv2d_r256_params *params, const int8_t *input, int8_t *output, int8_t *scratch,
-                     channels_step channels) {
+                     channels_step channels, void (*general)(const work *w, const nn_r256_block *block)) {
     const nn_window *window = &params->window;
     if (params->padded != 0u) {
         input = copy_with_border(params, input, scratch);
         scratch += round_up((uint32_t)window->input_h * window->input_w * window->channels);
     }
-    const work w = prepare(params, input, scratch);
+    work w = prepare(params, input, scratch);
+    w.channels = channels;
+    w.general = general;
     nn_r256_block block = {{output, output, output}, w.x,
                            params->steps,            params->weights + params->limit,
                            params->rounding,         params->weights};
@@ -239,51 +225,64 @@ static void convolve(const nn_conv2d_r256_params *params, const int8_t *input, i
         const uint32_t triples = triples_inside(&w, &at);
         block.output[0] = output + done * params->outputs;
         if (triples > 0u) {
-            compute_inside(&w, &at, triples, &source, &block, channels);
+            compute_inside(&w, &at, triples, &source, &block);
             done += NN_R256_PIXELS * triples;
             advance(&at, window, NN_R256_PIXELS * triples);
         } else {
-            compute_any(&w, &at, &source, &block, channels);
+            compute_any(&w, &at, &source, &block);
             done += NN_R256_PIXELS;
         }
     }
-    if (channels != nn_r256_sums && (params->min > INT8_MIN || params->max < INT8_MAX)) {
+    if (params->min > INT8_MIN || params->max < INT8_MAX) {
         clamp(output, pixels * params->outputs, params->min, params->max);
     }
 }
 
 void nn_conv2d_r256_linear_7(const nn_conv2d_r256_params *params, const int8_t *input, int8_t *output, int8_t *scratch) {
-    convolve(params, input, output, scratch, nn_r256_linear_7);
+    convolve(params, input, output, scratch, nn_r256_linear_7, 0);
 }
 
 void nn_conv2d_r256_linear_10(const nn_conv2d_r256_params *params, const int8_t *input, int8_t *output, int8_t *scratch) {
-    convolve(params, input, output, scratch, nn_r256_linear_10);
+    convolve(params, input, output, scratch, nn_r256_linear_10, 0);
 }
 
 void nn_conv2d_r256_linear_13(const nn_conv2d_r256_params *params, const int8_t *input, int8_t *output, int8_t *scratch) {
-    convolve(params, input, output, scratch, nn_r256_linear_13);
+    convolve(params, input, output, scratch, nn_r256_linear_13, 0);
 }
 
 void nn_conv2d_r256_linear_16(const nn_conv2d_r256_params *params, const int8_t *input, int8_t *output, int8_t *scratch) {
-    convolve(params, input, output, scratch, nn_r256_linear_16);
+    convolve(params, input, output, scratch, nn_r256_linear_16, 0);
 }
 
 void nn_conv2d_r256_signed_7(const nn_conv2d_r256_params *params, const int8_t *input, int8_t *output, int8_t *scratch) {
-    convolve(params, input, output, scratch, nn_r256_signed_7);
+    convolve(params, input, output, scratch, nn_r256_signed_7, 0);
 }
 
 void nn_conv2d_r256_signed_10(const nn_conv2d_r256_params *params, const int8_t *input, int8_t *output, int8_t *scratch) {
-    convolve(params, input, output, scratch, nn_r256_signed_10);
+    convolve(params, input, output, scratch, nn_r256_signed_10, 0);
 }
 
 void nn_conv2d_r256_signed_13(const nn_conv2d_r256_params *params, const int8_t *input, int8_t *output, int8_t *scratch) {
-    convolve(params, input, output, scratch, nn_r256_signed_13);
+    convolve(params, input, output, scratch, nn_r256_signed_13, 0);
 }
 
 void nn_conv2d_r256_signed_16(const nn_conv2d_r256_params *params, const int8_t *input, int8_t *output, int8_t *scratch) {
-    convolve(params, input, output, scratch, nn_r256_signed_16);
+    convolve(params, input, output, scratch, nn_r256_signed_16, 0);
+}
+
+/* Sums [channel pair][channel][pixel], 256 times too large, then the reference's output stage. */
+static void compute_general(const work *w, const nn_r256_block *block) {
+    const int32_t *sums = w->sums;
+    nn_r256_block to_sums = *block;
+    to_sums.output[0] = (int8_t *)w->sums;
+    nn_r256_sums(&to_sums);
+    for (uint32_t channel = 0; channel < w->params->outputs; ++channel) {
+        for (uint32_t i = 0; i < NN_R256_PIXELS; ++i) {
+            block->output[i][channel] = nn_output(&w->params->stage, channel, (uint32_t)(*sums++ >> 8));
+        }
+    }
 }
 
 void nn_conv2d_r256_general(const nn_conv2d_r256_params *params, const int8_t *input, int8_t *output, int8_t *scratch) {
-    convolve(params, input, output, scratch, nn_r256_sums);
+    convolve(params, input, output, scratch, 0, compute_general);
 }

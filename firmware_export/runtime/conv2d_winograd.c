@@ -85,10 +85,10 @@ static void transform_weights(const work *w, uint32_t output, uint32_t *u) {
 }
 
 /* All outputs of the tiles in V. */
-static void compute_tiles(const work *w, uint32_t pairs, nn_winograd_step step, uint32_t constant_words) {
+static void compute_tiles(const work *w, uint32_t pairs, nn_winograd_step step) {
     const nn_conv2d_winograd_params *params = w->params;
     const uint32_t pair_bytes = PAIR * TRANSFORMED_BYTES(params->window.channels);
-    const uint32_t constants_bytes = PAIR * constant_words * (uint32_t)sizeof(int32_t);
+    const uint32_t constants_bytes = PAIR * NN_WINOGRAD_CONSTANTS * (uint32_t)sizeof(int32_t);
     nn_winograd_block block = {w->u, w->v, w->outputs, params->constants, 0u, pairs, 0u, pair_bytes,
                                PAIR * NN_WINOGRAD_OUTPUTS * (uint32_t)sizeof(int8_t *), 0u, 0u, params->rounding,
                                params->window.channels / GROUP};
@@ -120,7 +120,7 @@ static void clamp(int8_t *x, uint32_t count, int32_t min, int32_t max) {
 }
 
 static void convolve(const nn_conv2d_winograd_params *params, const int8_t *input, int8_t *output, int8_t *scratch,
-                     nn_winograd_step step, uint32_t constant_words) {
+                     nn_winograd_step step) {
     const nn_window *window = &params->window;
     const work w = prepare(params, input, output, scratch);
     const uint32_t tiles = w.tile_columns * ((window->output_h + TILE_STEP - 1u) / TILE_STEP);
@@ -142,39 +142,24 @@ static void convolve(const nn_conv2d_winograd_params *params, const int8_t *inpu
                 ++row;
             }
         }
-        compute_tiles(&w, (count + PAIR - 1u) / PAIR, step, constant_words);
+        compute_tiles(&w, (count + PAIR - 1u) / PAIR, step);
     }
     if (params->min > INT8_MIN || params->max < INT8_MAX) {
         clamp(output, (uint32_t)window->output_h * window->output_w * params->outputs, params->min, params->max);
     }
 }
 
-void nn_conv2d_winograd_linear_7(const nn_conv2d_winograd_params *params, const int8_t *input, int8_t *output,
+void nn_conv2d_winograd_shift_7(const nn_conv2d_winograd_params *params, const int8_t *input, int8_t *output,
+                                int8_t *scratch) {
+    convolve(params, input, output, scratch, nn_winograd_shift_7);
+}
+
+void nn_conv2d_winograd_shift_10(const nn_conv2d_winograd_params *params, const int8_t *input, int8_t *output,
                                  int8_t *scratch) {
-    convolve(params, input, output, scratch, nn_winograd_linear_7, 2u);
+    convolve(params, input, output, scratch, nn_winograd_shift_10);
 }
 
-void nn_conv2d_winograd_linear_10(const nn_conv2d_winograd_params *params, const int8_t *input, int8_t *output,
-                                  int8_t *scratch) {
-    convolve(params, input, output, scratch, nn_winograd_linear_10, 2u);
-}
-
-void nn_conv2d_winograd_linear_13(const nn_conv2d_winograd_params *params, const int8_t *input, int8_t *output,
-                                  int8_t *scratch) {
-    convolve(params, input, output, scratch, nn_winograd_linear_13, 2u);
-}
-
-void nn_conv2d_winograd_signed_7(const nn_conv2d_winograd_params *params, const int8_t *input, int8_t *output,
+void nn_conv2d_winograd_shift_13(const nn_conv2d_winograd_params *params, const int8_t *input, int8_t *output,
                                  int8_t *scratch) {
-    convolve(params, input, output, scratch, nn_winograd_signed_7, 3u);
-}
-
-void nn_conv2d_winograd_signed_10(const nn_conv2d_winograd_params *params, const int8_t *input, int8_t *output,
-                                  int8_t *scratch) {
-    convolve(params, input, output, scratch, nn_winograd_signed_10, 3u);
-}
-
-void nn_conv2d_winograd_signed_13(const nn_conv2d_winograd_params *params, const int8_t *input, int8_t *output,
-                                  int8_t *scratch) {
-    convolve(params, input, output, scratch, nn_winograd_signed_13, 3u);
+    convolve(params, input, output, scratch, nn_winograd_shift_13);
 }

@@ -6,10 +6,10 @@
 #include "window.h"
 
 /* A 3x3 convolution with stride 1 and dilation 1; channels a multiple of 4, at most 64, outputs a multiple of 2.
- * weights: int8 [outputs][3][3][channels]. constants: int32 [outputs], start, factor and for the signed forms negative each.
+ * weights: int8 [outputs][3][3][channels]. constants: int32 [outputs][3], start, factor and negative of the signed form.
  * tiles: of 2x2 outputs that are transformed at a time, a multiple of 2. resident: whether U of all outputs is made once and
  * kept, else it is made anew for every two outputs and every `tiles` tiles.
- * fill: the input's zero point. rounding: of the signed forms. min, max: what the fused activation leaves.
+ * fill: the input's zero point. rounding: of the form. min, max: what the fused activation leaves.
  */
 typedef struct {
     nn_window window;
@@ -25,19 +25,14 @@ typedef struct {
 } nn_conv2d_winograd_params;
 
 /* input: int8 [h, w, channels]. output: int8 [output_h, output_w, outputs]. scratch: aligned to 8, as many bytes as
- * packing/conv2d_winograd.py says; its distance says how far the output may lie over the input.
+ * packing/conv2d_winograd.py says; its distance says how far the output may lie over the input. The name
+ * says the form's shift.
  */
-void nn_conv2d_winograd_linear_7(const nn_conv2d_winograd_params *params, const int8_t *input, int8_t *output,
+void nn_conv2d_winograd_shift_7(const nn_conv2d_winograd_params *params, const int8_t *input, int8_t *output,
+                                int8_t *scratch);
+void nn_conv2d_winograd_shift_10(const nn_conv2d_winograd_params *params, const int8_t *input, int8_t *output,
                                  int8_t *scratch);
-void nn_conv2d_winograd_linear_10(const nn_conv2d_winograd_params *params, const int8_t *input, int8_t *output,
-                                  int8_t *scratch);
-void nn_conv2d_winograd_linear_13(const nn_conv2d_winograd_params *params, const int8_t *input, int8_t *output,
-                                  int8_t *scratch);
-void nn_conv2d_winograd_signed_7(const nn_conv2d_winograd_params *params, const int8_t *input, int8_t *output,
+void nn_conv2d_winograd_shift_13(const nn_conv2d_winograd_params *params, const int8_t *input, int8_t *output,
                                  int8_t *scratch);
-void nn_conv2d_winograd_signed_10(const nn_conv2d_winograd_params *params, const int8_t *input, int8_t *output,
-                                  int8_t *scratch);
-void nn_conv2d_winograd_signed_13(const nn_conv2d_winograd_params *params, const int8_t *input, int8_t *output,
-                                  int8_t *scratch);
 
 #endif

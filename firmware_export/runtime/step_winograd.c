@@ -126,14 +126,18 @@
 #define OUTPUTS_1                                                                                                             \
     OUTPUTS("8", "72", "136", "200", "24", "88", "152", "216", "40", "104", "168", "232", "56", "120", "184", "248")
 
-/* 4 times the sum -> 256 times, start added, times factor. */
+/* 4 times the sum -> 256 times, start added, less negative if below 0, times factor. */
 #define SCALE(sum)                                                                                                            \
     "add " sum ", r8, " sum ", lsl #6\n"                                                                                      \
-    "smmul " sum ", " sum ", r9\n"
+    "and r12, r10, " sum ", asr #31\n"                                                                                        \
+    "sub " sum ", " sum ", r12\n"                                                                                             \
+    "smmla " sum ", " sum ", r9, r11\n"
 
-#define LINEAR(offset)                                                                                                        \
+#define SCALE_ALL(offset)                                                                                                     \
     "ldr r12, [sp, #" CONSTANTS "]\n"                                                                                         \
-    "ldrd r8, r9, [r12, #" offset "]\n"                                                                                       \
+    "add r12, r12, #" offset "\n"                                                                                             \
+    "ldm r12, {r8, r9, r10}\n"                                                                                                \
+    "ldr r11, [sp, #" ROUNDING "]\n"                                                                                          \
     SCALE("r0")                                                                                                               \
     SCALE("r1")                                                                                                               \
     SCALE("r2")                                                                                                               \
@@ -142,26 +146,6 @@
     SCALE("r5")                                                                                                               \
     SCALE("r6")                                                                                                               \
     SCALE("r7")
-
-#define SCALE_SIGNED(sum)                                                                                                     \
-    "add " sum ", r8, " sum ", lsl #6\n"                                                                                      \
-    "and r12, r10, " sum ", asr #31\n"                                                                                        \
-    "sub " sum ", " sum ", r12\n"                                                                                             \
-    "smmla " sum ", " sum ", r9, r11\n"
-
-#define SIGNED(offset)                                                                                                        \
-    "ldr r12, [sp, #" CONSTANTS "]\n"                                                                                         \
-    "add r12, r12, #" offset "\n"                                                                                             \
-    "ldm r12, {r8, r9, r10}\n"                                                                                                \
-    "ldr r11, [sp, #" ROUNDING "]\n"                                                                                          \
-    SCALE_SIGNED("r0")                                                                                                        \
-    SCALE_SIGNED("r1")                                                                                                        \
-    SCALE_SIGNED("r2")                                                                                                        \
-    SCALE_SIGNED("r3")                                                                                                        \
-    SCALE_SIGNED("r4")                                                                                                        \
-    SCALE_SIGNED("r5")                                                                                                        \
-    SCALE_SIGNED("r6")                                                                                                        \
-    SCALE_SIGNED("r7")
 
 /* next: what makes the channel in lr. */
 #define STORE(shift, next)                                                                                                    \
@@ -203,39 +187,22 @@
     "add sp, sp, #324\n"                                                                                                      \
     "pop {r4-r11, pc}\n"
 
-#define BLOCK_LINEAR(shift)                                                                                                   \
+#define BLOCK(shift)                                                                                                   \
     ENTER                                                                                                                     \
     POSITIONS                                                                                                                 \
     OUTPUTS_0                                                                                                                 \
-    LINEAR("0")                                                                                                               \
+    SCALE_ALL("0")                                                                                                            \
     STORE(shift, "")                                                                                                          \
     OUTPUTS_1                                                                                                                 \
-    LINEAR("8")                                                                                                               \
+    SCALE_ALL("12")                                                                                                           \
     STORE(shift, "add lr, lr, #1\n")                                                                                          \
     NEXT
 
-#define BLOCK_SIGNED(shift)                                                                                                   \
-    ENTER                                                                                                                     \
-    POSITIONS                                                                                                                 \
-    OUTPUTS_0                                                                                                                 \
-    SIGNED("0")                                                                                                               \
-    STORE(shift, "")                                                                                                          \
-    OUTPUTS_1                                                                                                                 \
-    SIGNED("12")                                                                                                              \
-    STORE(shift, "add lr, lr, #1\n")                                                                                          \
-    NEXT
+NN_NAKED void nn_winograd_shift_7(const nn_winograd_block *block NN_UNUSED) { __asm__ volatile(BLOCK("7")); }
 
-NN_NAKED void nn_winograd_linear_7(const nn_winograd_block *block NN_UNUSED) { __asm__ volatile(BLOCK_LINEAR("7")); }
+NN_NAKED void nn_winograd_shift_10(const nn_winograd_block *block NN_UNUSED) { __asm__ volatile(BLOCK("10")); }
 
-NN_NAKED void nn_winograd_linear_10(const nn_winograd_block *block NN_UNUSED) { __asm__ volatile(BLOCK_LINEAR("10")); }
-
-NN_NAKED void nn_winograd_linear_13(const nn_winograd_block *block NN_UNUSED) { __asm__ volatile(BLOCK_LINEAR("13")); }
-
-NN_NAKED void nn_winograd_signed_7(const nn_winograd_block *block NN_UNUSED) { __asm__ volatile(BLOCK_SIGNED("7")); }
-
-NN_NAKED void nn_winograd_signed_10(const nn_winograd_block *block NN_UNUSED) { __asm__ volatile(BLOCK_SIGNED("10")); }
-
-NN_NAKED void nn_winograd_signed_13(const nn_winograd_block *block NN_UNUSED) { __asm__ volatile(BLOCK_SIGNED("13")); }
+NN_NAKED void nn_winograd_shift_13(const nn_winograd_block *block NN_UNUSED) { __asm__ volatile(BLOCK("13")); }
 
 #else
 
@@ -279,20 +246,12 @@ static void transform_output(const uint32_t *m, uint32_t *y) {
     }
 }
 
-typedef int32_t (*output_form)(uint32_t sum, const int32_t *constants, int32_t rounding);
-
-static int32_t linear(uint32_t sum, const int32_t *constants, int32_t rounding) {
-    (void)rounding;
-    return nn_multiply_high((int32_t)((sum << 6) + (uint32_t)constants[0]), constants[1]);
-}
-
-static int32_t with_sign(uint32_t sum, const int32_t *constants, int32_t rounding) {
+static int8_t output_of(uint32_t sum, const int32_t *constants, int32_t rounding, uint32_t shift) {
     const int32_t scaled = (int32_t)((sum << 6) + (uint32_t)constants[0]);
-    return nn_multiply_high(scaled - (scaled < 0 ? constants[2] : 0), constants[1]) + rounding;
+    return nn_saturate((nn_multiply_high(scaled - (scaled < 0 ? constants[2] : 0), constants[1]) + rounding) >> shift);
 }
 
-/* constant_words: for each channel. */
-static void run_block(const nn_winograd_block *block, output_form form, uint32_t constant_words, uint32_t shift) {
+static void run_block(const nn_winograd_block *block, uint32_t shift) {
     for (uint32_t i = 0; i < block->count; ++i) {
         uint32_t m[4u * NN_WINOGRAD_POSITIONS];
         int8_t *const *output = block->output + i * block->output_step / sizeof *output;
@@ -303,24 +262,17 @@ static void run_block(const nn_winograd_block *block, output_form form, uint32_t
             const uint32_t channel = part / 2u, tile = part % 2u;
             transform_output(m + part, y);
             for (uint32_t k = 0; k < NN_WINOGRAD_OUTPUTS; ++k) {
-                const int32_t value = form(y[k], constants + channel * constant_words, block->rounding) >> shift;
                 output[tile * NN_WINOGRAD_OUTPUTS + k][block->channel + i * block->channel_step + channel] =
-                    (int8_t)(value < INT8_MIN ? INT8_MIN : value > INT8_MAX ? INT8_MAX : value);
+                    output_of(y[k], constants + channel * NN_WINOGRAD_CONSTANTS, block->rounding, shift);
             }
         }
     }
 }
 
-void nn_winograd_linear_7(const nn_winograd_block *block) { run_block(block, linear, 2u, 7u); }
+void nn_winograd_shift_7(const nn_winograd_block *block) { run_block(block, 7u); }
 
-void nn_winograd_linear_10(const nn_winograd_block *block) { run_block(block, linear, 2u, 10u); }
+void nn_winograd_shift_10(const nn_winograd_block *block) { run_block(block, 10u); }
 
-void nn_winograd_linear_13(const nn_winograd_block *block) { run_block(block, linear, 2u, 13u); }
-
-void nn_winograd_signed_7(const nn_winograd_block *block) { run_block(block, with_sign, 3u, 7u); }
-
-void nn_winograd_signed_10(const nn_winograd_block *block) { run_block(block, with_sign, 3u, 10u); }
-
-void nn_winograd_signed_13(const nn_winograd_block *block) { run_block(block, with_sign, 3u, 13u); }
+void nn_winograd_shift_13(const nn_winograd_block *block) { run_block(block, 13u); }
 
 #endif

@@ -17,6 +17,7 @@
 #define NN_WINOGRAD_POSITIONS 16u
 #define NN_WINOGRAD_OUTPUTS 4u /* of one tile */
 #define NN_WINOGRAD_MAX_GROUPS 16u
+#define NN_WINOGRAD_CONSTANTS 3u /* words of one output channel */
 
 /* V of one tile. image: its first pixel and channel. steps in bytes. v: groups * 4 words for each position, of which a tile
  * takes the first or, from v + 2, the second two of every four. */
@@ -27,7 +28,7 @@ void nn_winograd_weights(const int8_t *weights, uint32_t groups, uint32_t *u);
 
 /* Two output channels times two tiles, count times; after each time every pointer moves by its step (in bytes).
  * output: four pointers for each of two tiles: where channel 0 of its outputs (0, 0), (0, 1), (1, 0), (1, 1) goes.
- * constants: of two channels: start, factor, for the signed forms negative. channel: the first of the two.
+ * constants: of two channels: start, factor, negative each. channel: the first of the two.
  */
 typedef struct {
     const uint32_t *u;
@@ -47,12 +48,10 @@ typedef struct {
 
 typedef void (*nn_winograd_step)(const nn_winograd_block *block);
 
-/* Requantized by packing/requantize_forms.py's linear or signed form with the shift of the name. */
-void nn_winograd_linear_7(const nn_winograd_block *block);
-void nn_winograd_linear_10(const nn_winograd_block *block);
-void nn_winograd_linear_13(const nn_winograd_block *block);
-void nn_winograd_signed_7(const nn_winograd_block *block);
-void nn_winograd_signed_10(const nn_winograd_block *block);
-void nn_winograd_signed_13(const nn_winograd_block *block);
+/* Requantized by packing/requantize_forms.py's signed form with the shift of the name; a linear form is one whose negative
+ * and rounding are 0. */
+void nn_winograd_shift_7(const nn_winograd_block *block);
+void nn_winograd_shift_10(const nn_winograd_block *block);
+void nn_winograd_shift_13(const nn_winograd_block *block);
 
 #endif
