@@ -9,6 +9,9 @@ SET     ?=
 TOOLCHAIN ?= auto
 PYTHON  ?= $(shell command -v python3.11 || command -v python3)
 
+# Waiting OpenMP threads that spin slow a busy machine down several times.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 PY      := .venv/bin/python
 OPTIONS := $(if $(DATA),"data.folder=$(DATA)") $(SET) --build "$(BUILD)"
 EXPORT  := --board "$(BOARD)" --toolchain $(TOOLCHAIN)

@@ -137,9 +137,7 @@ class Toolchain:
             raise ToolchainError(f"{action}: {self.command[0]} could not be run ({error}); check the installation") from None
         full = next((text for text in _DISK_PROBLEMS if text.lower() in result.stderr.lower()), None)
         if full is not None:
-            raise ArtifactError(
-                f"{action}: {full.lower()}; make room and run again (earlier artifacts are intact)"
-            )
+            raise ArtifactError(f"{action}: {full.lower()}; make room and run again (earlier artifacts are intact)")
         if result.returncode != 0:
             raise ToolchainError(f"{action}: {self.label} failed: {_first_message(result.stderr)}")
         return result.stdout
