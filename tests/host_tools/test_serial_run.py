@@ -110,9 +110,14 @@ def arguments(recipe: Path, server: BoardServer) -> list[str]:
 
 
 def start(recipe: Path, server: BoardServer) -> subprocess.Popen[str]:
-    """The program as a process of its own, which can be killed."""
+    """The program as a process of its own, which can be killed; interrupts reach it even where a shell's `&` ignores them."""
     words = [sys.executable, "-m", "host_tools", *arguments(recipe, server)]
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True, preexec_fn=heed_interrupts)
+
+
+def heed_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
