@@ -1,0 +1,111 @@
+"""Records of packed weights for runtime/step_r256.h and step_r256_vector.h, one for every few output channels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from firmware_export.operators._accumulator import OutputStage
+from firmware_export.packing import Unpackable
+from firmware_export.packing.requantize_forms import LinearForm, SignedForm, Stage, linear_form, reachable, signed_form
+from firmware_export.requantize import INT8_MIN, Int64
+
+ELEMENTS = 4
+"""Weights of one channel in one word, activations in a pair of words A and B."""
+_UNIT = 256
+_LIMIT = (1 << 31) // _UNIT
+
+
+@dataclass(frozen=True)
+class Records:
+    """words: uint32, all records, size words each. kernel: end of the C function's name: form and, unless fixed, shift."""
+
+    words: npt.NDArray[np.uint32]
+    size: int
+    rounding: int
+    form: LinearForm | SignedForm | None
+
+    @property
+    def form_name(self) -> str:
+        """ "linear", "signed", or "general": no form is exact, so that the kernel needs the reference's tables."""
+        return "general" if self.form is None else "linear" if isinstance(self.form, LinearForm) else "signed"
+
+
+def pack(
+    weights: Int64, bias: Int64, zero_point: int, stage: OutputStage, *, group: int, words: int, shifts: tuple[int, ...]
+) -> Records:
+    """Records for weights [channels, depth] in the order in which a kernel reads the activations.
+
+    A record is start[group], words x word[group], factor[group], negative[group]; linear forms have no negative, the general
+    kernel has no factor either. Channels and weights that are missing at the end are 0.
+
+    Args:
+        bias: int64 [channels], at the scale of the sums, zero point not folded in.
+        zero_point: of the activations; every activation that is read may have any int8 value.
+        group: channels in a record.
+        words: of each channel in a record, at least depth / 4.
+        shifts: the kernel's, in the order in which they are tried.
+    Returns:
+        Records with the shortest output stage that is exact for all channels.
+    Raises:
+        Unpackable: a sum may leave 24 bits, or two neighbouring weights do not fit 16 bits together.
+    """
+    channels, depth = weights.shape
+    low, high = reachable(weights, bias, zero_point)
+    form = shortest_form(Stage(stage.multiplier, stage.shift, stage.zero_point, low, high), shifts)
+    live = np.ones(channels, bool) if form is None else ~form.constant
+    if np.any(live & ((low <= -_LIMIT) | (high >= _LIMIT))):
+        raise Unpackable("a sum may leave 24 bits")
+    padded = np.zeros((-(-channels // group) * group, ELEMENTS * words), np.int64)
+    padded[:channels, :depth] = np.where(live[:, None], weights, 0)
+    sums = np.where(live, bias, 0) - zero_point * padded[:channels].sum(1)
+    start = _UNIT * sums - 127 * padded[:channels, 1::2].sum(1) + (0 if form is None else form.start)
+    lanes = _lanes(padded).reshape(-1, group, words).transpose(0, 2, 1)
+    parts = [_grouped(start, group), lanes.reshape(lanes.shape[0], -1), *(_grouped(c, group) for c in _constants(form))]
+    records = (np.concatenate(parts, 1) & 0xFFFFFFFF).astype(np.uint32)
+    return Records(records.reshape(-1), records.shape[1], getattr(form, "rounding", 0), form)
+
+
+def shortest_form(stage: Stage, shifts: tuple[int, ...]) -> LinearForm | SignedForm | None:
+    """The linear form with the first shift that has one, else the signed one; None if neither is exact for all channels."""
+    for find in (linear_form, signed_form):
+        for shift in shifts:
+            try:
+                return find(stage, shift)
+            except Unpackable:
+                continue
+    return None
+
+
+def _constants(form: LinearForm | SignedForm | None) -> list[Int64]:
+    """What stands behind the weights of a record, each [channels]."""
+    if form is None:
+        return []
+    return [form.factor] if isinstance(form, LinearForm) else [form.factor, form.negative]
+
+
+def _grouped(values: Int64, group: int) -> Int64:
+    """[channels] -> [records, group], 0 for channels that are missing at the end."""
+    return np.pad(values, (0, -values.size % group)).reshape(-1, group)
+
+
+def _lanes(weights: Int64) -> Int64:
+    """Four weights as one word: 256 w0 + w1 in the low half, 256 w2 + w3 in the high one."""
+    quads = weights.reshape(weights.shape[0], -1, ELEMENTS)
+    lanes = _UNIT * quads[..., 0::2] + quads[..., 1::2]
+    if lanes.min() < -(1 << 15):
+        raise Unpackable(f"a weight of {INT8_MIN} stands before a negative one")
+    words: Int64 = (lanes[..., 0] & 0xFFFF) | ((lanes[..., 1] & 0xFFFF) << 16)
+    return words
+
+
+def general_fields(stage: OutputStage, records: Records) -> dict[str, str]:
+    """Initializers of the nn_output_stage named `stage`: all of it for the general kernel, nothing for the others."""
+    return stage.fields("stage") if records.form is None else {}
+
+
+def clamp_fields(stage: OutputStage) -> dict[str, str]:
+    """Initializers of min and max."""
+    return {"min": str(stage.clamp[0]), "max": str(stage.clamp[1])}

@@ -1,0 +1,59 @@
+/* Copies of image pieces, a word at a time at any address. */
+#include "patch.h"
+
+#include "lanes.h"
+
+static int8_t *copy_bytes(int8_t *to, const int8_t *from, uint32_t count) {
+    for (; count >= 4u; count -= 4u, to += 4, from += 4) {
+        const uint32_t word = nn_load_word(from);
+        __builtin_memcpy(to, &word, sizeof word);
+    }
+    for (; count > 0u; --count) {
+        *to++ = *from++;
+    }
+    return to;
+}
+
+static int8_t *fill_bytes(int8_t *to, int8_t value, uint32_t count) {
+    const uint32_t word = 0x01010101u * (uint8_t)value;
+    for (; count >= 4u; count -= 4u, to += 4) {
+        __builtin_memcpy(to, &word, sizeof word);
+    }
+    for (; count > 0u; --count) {
+        *to++ = value;
+    }
+    return to;
+}
+
+/* Neighbouring pixels of one image row: one copy, with fill on both sides. */
+static int8_t *copy_row(const nn_window *window, const int8_t *row, int32_t x, uint32_t columns, int8_t fill, int8_t *to) {
+    const uint32_t channels = window->channels;
+    const uint32_t before = x >= 0 ? 0u : (uint32_t)-x < columns ? (uint32_t)-x : columns;
+    const int32_t end = window->input_w - x; /* columns from here on lie behind the edge */
+    const uint32_t upto = end <= (int32_t)before ? before : (uint32_t)end < columns ? (uint32_t)end : columns;
+    to = fill_bytes(to, fill, before * channels);
+    to = copy_bytes(to, row + (uint32_t)(x + (int32_t)before) * channels, (upto - before) * channels);
+    return fill_bytes(to, fill, (columns - upto) * channels);
+}
+
+static int8_t *copy_dilated_row(const nn_window *window, const int8_t *row, int32_t x, uint32_t columns, int8_t fill,
+                                int8_t *to) {
+    for (; columns > 0u; --columns, x += window->dilation_w) {
+        to = copy_row(window, row, x, 1u, fill, to);
+    }
+    return to;
+}
+
+void nn_copy_patch(const nn_window *window, const int8_t *image, int32_t y, int32_t x, uint32_t rows, uint32_t columns,
+                   int8_t fill, int8_t *to) {
+    const uint32_t image_row = (uint32_t)window->input_w * window->channels;
+    for (; rows > 0u; --rows, y += window->dilation_h) {
+        if (y < 0 || y >= window->input_h) {
+            to = fill_bytes(to, fill, columns * window->channels);
+        } else if (window->dilation_w == 1u) {
+            to = copy_row(window, image + (uint32_t)y * image_row, x, columns, fill, to);
+        } else {
+            to = copy_dilated_row(window, image + (uint32_t)y * image_row, x, columns, fill, to);
+        }
+    }
+}
