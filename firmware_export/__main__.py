@@ -12,6 +12,7 @@ from firmware_export.board import Board, board_names, load_board
 from firmware_export.export import export_model
 from firmware_export.image import ImageReport, build_image, toolchain_for
 from firmware_export.report import report_text
+from firmware_export.target import GOALS, Target, export_stage
 from recipes.artifacts import OneLineParser, Stage, read_manifest, run_program, source_hash
 from recipes.recipe import FirmwareExportSection, Recipe, apply_override, load_recipe, parse
 
@@ -22,7 +23,7 @@ examples:
   python -m firmware_export digits                              build/digits/compress/model_int8.onnx -> build/digits/export
   python -m firmware_export digits --board nucleo_f446re        and build/digits/firmware/nucleo_f446re/firmware.elf
   python -m firmware_export model.tflite --board host           any int8 .tflite or QDQ .onnx file -> build/model
-  python -m firmware_export digits firmware_export.optimize=s   a setting of the recipe changed
+  python -m firmware_export digits --optimize ram               the smallest activation buffer
 
 In the export folder: <name>.c, <name>.h, <name>_data.c, <name>_data.h, <name>_selftest.c (known answers from TFLite
 Micro), network_config.h, <name>.tflite (the same model for TFLite Micro and LiteRT), <name>_report.txt, <name>_c_info.json.
@@ -36,13 +37,14 @@ def main(arguments: list[str]) -> int:
     """Runs the stages; returns the exit code."""
     options = _parser().parse_intermixed_args(arguments)
     board = None if options.board is None else load_board(options.board)
-    recipe, model = _recipe_and_model(options.recipe, options.overrides, Path(options.build))
+    overrides = [*options.overrides, *([f"firmware_export.optimize={options.optimize}"] if options.optimize else [])]
+    recipe, model = _recipe_and_model(options.recipe, overrides, Path(options.build))
     if options.check:
         label = toolchain_for(board, options.toolchain).label if board is not None else "no board"
         print(f"check: recipe {recipe.name}, {options.board or 'C sources only'}, {label}", flush=True)
         return 0
     root = Path(options.build) / recipe.name
-    _export(root, model, recipe.firmware_export)
+    _export(root, model, recipe.firmware_export, "host" if board is None else board.core)
     if board is not None:
         _firmware(root, board, options.toolchain, recipe.firmware_export)
     return 0
@@ -60,37 +62,38 @@ def _recipe_and_model(text: str, overrides: Iterable[str], build: Path) -> tuple
     return parse(Recipe, content, text), Path(text)
 
 
-def _export(root: Path, model: Path, section: FirmwareExportSection) -> None:
-    config = {"firmware_export": section.model_dump(exclude={"optimize"}), "source": _source()}
-    with Stage(root, "export", config, [model]) as stage:
+def _export(root: Path, model: Path, section: FirmwareExportSection, core: str) -> None:
+    config = {"firmware_export": section.model_dump(exclude={"compiler_level"}), "source": _source()}
+    with Stage(root, export_stage(core), config, [model]) as stage:
         if stage.unchanged:
             print(stage.again(), flush=True)
             return
-        info = export_model(model, stage.work, section)
+        info = export_model(model, stage.work, section, Target.of(core, section.optimize))
         print(report_text(info), flush=True)
         memory = info["memory"]["activations_bytes"]
         stage.finish(
             {key: info[key] for key in ("model_hash", "arithmetic", "macs", "weights_bytes", "constants_bytes", "memory")},
-            f"export: {len(info['layers'])} layers, {info['macs']:,} MACs, {info['weights_bytes']:,} bytes of weights, "
-            f"{memory:,} bytes of activations, {section.selftest_vectors} known answers of TFLite Micro equal; {stage.folder}",
+            f"{export_stage(core)}: {len(info['layers'])} layers, {info['macs']:,} MACs, "
+            f"{info['weights_bytes']:,} bytes of weights, {memory:,} bytes of activations, "
+            f"{section.selftest_vectors} known answers of TFLite Micro equal; {stage.folder}",
         )
 
 
 def _firmware(root: Path, board: Board, preference: str, section: FirmwareExportSection) -> None:
     toolchain = toolchain_for(board, preference)
-    export = root / "export"
+    export = root / export_stage(board.core)
     inputs = [export / name for name in read_manifest(export)["outputs"]]
-    config = {"optimize": section.optimize, "toolchain": toolchain.label, "source": _source()}
+    config = {"compiler_level": section.compiler_level, "toolchain": toolchain.label, "source": _source()}
     with Stage(root, f"firmware/{board.name}", config, inputs) as stage:
         if stage.unchanged:
             print(stage.again(), flush=True)
             return
-        report = build_image(board, export, stage.work, toolchain, section.optimize)
+        report = build_image(board, export, stage.work, toolchain, section.compiler_level)
         print(_memory_table(report), flush=True)
         sizes = f"flash {report.flash_bytes:,}, RAM {report.ram_bytes:,}, stack {report.stack_bytes:,} bytes"
         stage.finish(
             report.to_json(),
-            f"firmware/{board.name}: {sizes}, {toolchain.label} -O{section.optimize}; {stage.folder / report.image.name}",
+            f"firmware/{board.name}: {sizes}, {toolchain.label} -O{section.compiler_level}; {stage.folder / report.image.name}",
         )
 
 
@@ -120,6 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--build", metavar="DIR", default="build", help="folder of all artifacts (default: build)")
     parser.add_argument("--board", metavar="BOARD", help=f"build its firmware too: {', '.join(board_names())}")
+    parser.add_argument("--optimize", choices=GOALS, help="the same as firmware_export.optimize=... (default: balanced)")
     parser.add_argument(
         "--toolchain", choices=("auto", "gcc", "zig"), default="auto", help="compiler for the boards (default: gcc, else zig)"
     )

@@ -44,7 +44,7 @@ def emit(graph: Graph, plan: Plan, name: str = "network", *, selftest: bool = Tr
         raise GraphError(f"network name '{name}' is that of a file of the runtime; choose another (firmware_export.name=...)")
     if graph.arithmetic not in ARITHMETICS:
         raise GraphError(f"arithmetic '{graph.arithmetic}'; supported: {', '.join(ARITHMETICS)}")
-    layers = [operator_of(node).emit(graph, node) for node in graph.nodes]
+    layers = plan.codes
     return {
         f"{name}.h": _header(graph, plan, name, selftest),
         f"{name}.c": _source(graph, plan, name, layers, selftest),
@@ -54,9 +54,9 @@ def emit(graph: Graph, plan: Plan, name: str = "network", *, selftest: bool = Tr
     }
 
 
-def runtime_sources(graph: Graph) -> list[str]:
-    """The C files of runtime/ that a graph's generated code calls, sorted."""
-    return sorted({source for node in graph.nodes for source in operator_of(node).emit(graph, node).sources})
+def runtime_sources(plan: Plan) -> list[str]:
+    """The C files of runtime/ that a network's generated code calls, sorted."""
+    return sorted({source for code in plan.codes for source in code.sources})
 
 
 def _macs(graph: Graph) -> int:

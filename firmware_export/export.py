@@ -13,6 +13,7 @@ from firmware_export.passes import simplify
 from firmware_export.plan import plan
 from firmware_export.report import network_info, report_text
 from firmware_export.selftest import known_answers, selftest_source, verify
+from firmware_export.target import Target
 from firmware_export.write_tflite import write_tflite
 from recipes.artifacts import write_bytes_atomic, write_json_atomic, write_text_atomic
 from recipes.recipe import FirmwareExportSection
@@ -28,8 +29,8 @@ def load_graph(model: Path, section: FirmwareExportSection) -> Graph:
     return replace(graph, name=section.name).with_arithmetic(section.arithmetic)
 
 
-def export_model(model: Path, folder: Path, section: FirmwareExportSection) -> dict[str, Any]:
-    """Writes every generated file into `folder`; the same model and section give the same bytes.
+def export_model(model: Path, folder: Path, section: FirmwareExportSection, target: Target) -> dict[str, Any]:
+    """Writes every generated file into `folder`; the same model, section and target give the same bytes.
 
     Returns:
         The values of <name>_c_info.json (see report.network_info).
@@ -38,7 +39,7 @@ def export_model(model: Path, folder: Path, section: FirmwareExportSection) -> d
         MismatchError: the simulator and TFLite Micro answer differently; nothing is written.
     """
     graph = load_graph(model, section)
-    layout = plan(graph)
+    layout = plan(graph, target)
     twin = write_tflite(graph)
     answers = known_answers(graph, twin, section.selftest_vectors)
     verify(graph, answers)

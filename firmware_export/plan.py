@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from firmware_export.graph import Graph
-from firmware_export.operators import operator_of
+from firmware_export.kernels import layer_codes
+from firmware_export.operators import LayerCode
+from firmware_export.target import Target
 
 ALIGNMENT = 16
 """NN_ALIGNMENT of runtime/nn.h."""
@@ -26,12 +28,14 @@ class Plan:
 
     offsets: activation tensor index -> offset. scratch: node index -> offset, for nodes that need scratch.
     size: bytes of the buffer. lower_bound: most bytes that are live at once; no plan can be smaller.
+    codes: the call of every node, on which scratch depends.
     """
 
     offsets: dict[int, int]
     scratch: dict[int, int]
     size: int
     lower_bound: int
+    codes: tuple[LayerCode, ...] = field(compare=False)
 
 
 @dataclass(frozen=True)
@@ -43,11 +47,12 @@ class _Block:
     last: int
 
 
-def plan(graph: Graph) -> Plan:
-    """A memory plan for a graph that `check` has passed. The same graph gives the same plan."""
+def plan(graph: Graph, target: Target = Target()) -> Plan:  # noqa: B008 (frozen)
+    """Kernels and a memory plan for a graph that `check` has passed. The same graph and target give the same plan."""
+    codes = layer_codes(graph, target)
     storage = _storage(graph)
     lives = _lives(graph, storage)
-    scratch_bytes = {place: _scratch_bytes(graph, place) for place in range(len(graph.nodes))}
+    scratch_bytes = {place: code.scratch_bytes for place, code in enumerate(codes)}
     owners = sorted(lives)
     scratched = [place for place, size in scratch_bytes.items() if size > 0]
     blocks = [_Block(_aligned(graph.tensors[index].nbytes), *lives[index]) for index in owners]
@@ -59,16 +64,12 @@ def plan(graph: Graph) -> Plan:
         scratch=dict(zip(scratched, offsets[len(owners) :], strict=True)),
         size=size,
         lower_bound=bound,
+        codes=codes,
     )
 
 
 def _aligned(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
-
-
-def _scratch_bytes(graph: Graph, place: int) -> int:
-    node = graph.nodes[place]
-    return operator_of(node).emit(graph, node).scratch_bytes
 
 
 def _storage(graph: Graph) -> dict[int, int]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from firmware_export.graph import Graph, Tensor
 from firmware_export.model_file import shown
-from firmware_export.operators import LayerCode, operator_of
+from firmware_export.operators import operator_of
 from firmware_export.plan import Plan
 
 INFO_VERSION = 1
@@ -60,7 +60,7 @@ def _edge(tensor: Tensor, offset: int) -> dict[str, Any]:
 def _layer(graph: Graph, plan: Plan, place: int) -> dict[str, Any]:
     node = graph.nodes[place]
     operator = operator_of(node)
-    code: LayerCode = operator.emit(graph, node)
+    code = plan.codes[place]
     constants = [t for t in graph.input_tensors(node) if t is not None and t.is_constant]
     return {
         "index": place,

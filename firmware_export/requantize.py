@@ -1,8 +1,9 @@
-"""From int32 accumulators to int8: the arithmetic `double`, on numpy int64 arrays that hold int32 values.
+"""From int32 accumulators to int8, on numpy int64 arrays that hold int32 values: the arithmetics `double` and `float32`.
 
-runtime/requantize.h is the same arithmetic in C, bit for bit. The rules are gemmlowp's (fixedpoint.h) and TFLite's
-(quantization_util.cc, common.h), which TFLite Micro and CMSIS-NN follow. Where those overflow int32, which C leaves
-undefined, both sides here wrap around, as the compiled reference does.
+runtime/requantize.h and requantize_float32.h are the same in C, bit for bit. The rules of `double` are gemmlowp's
+(fixedpoint.h) and TFLite's (quantization_util.cc, common.h), which TFLite Micro and CMSIS-NN follow. Where those overflow
+int32, which C leaves undefined, both sides here wrap around, as the compiled reference does. `float32` is the rule of XNNPACK
+(LiteRT's default) and of onnxruntime's QLinearConv: two roundings to float32, one to an integer, all half to even.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 Int64 = npt.NDArray[np.int64]
+Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 Integers = Int64 | int
 """One value for all, or an array that broadcasts."""
 
 INT8_MIN, INT8_MAX = -128, 127
+INT32_MIN, INT32_MAX = -(1 << 31), (1 << 31) - 1
 MAX_SHIFT = 30
 """Largest left shift of a multiplier: a ratio of scales below 2^30."""
 
@@ -70,3 +73,15 @@ def requantize(x: Int64, multiplier: Integers, shift: Integers) -> Int64:
 def to_int8(x: Int64, zero_point: int, clamp: tuple[int, int]) -> npt.NDArray[np.int8]:
     """Adds the zero point, clamps and narrows; the last step of every operator."""
     return np.clip(wrap_int32(x + zero_point), clamp[0], clamp[1]).astype(np.int8)
+
+
+def requantize_float32(x: Int64, scale: Float32) -> Int64:
+    """float32(x) * scale as float32, then the nearest integer, halves to even each time; saturated to int32.
+
+    Source: xnn_qs8_requantize_fp32 in XNNPACK's src/xnnpack/requantization.h.
+
+    Args:
+        scale: finite, >= 0; broadcasts with x.
+    """
+    product = x.astype(np.float32) * scale
+    return np.rint(product.astype(np.float64)).clip(INT32_MIN, INT32_MAX).astype(np.int64)

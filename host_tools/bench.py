@@ -15,7 +15,10 @@ import numpy as np
 from pydantic import Field
 
 from firmware_export.board import Board, board_names, load_board
+from firmware_export.emit import emit
 from firmware_export.image import FitError, ImageReport, build_image, toolchain_for
+from firmware_export.plan import plan
+from firmware_export.target import Target
 from firmware_export.toolchain import host_toolchain
 from host_tools.board import open_target
 from host_tools.compare import Int8, MismatchError
@@ -129,12 +132,24 @@ def board_row(recipe: Recipe, model: Model, board: Board, toolchain: str) -> Row
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         work = Path(scratch)
         try:
-            image = build_image(board, model.export, work, compiler, recipe.firmware_export.optimize)
+            section = recipe.firmware_export
+            sources = _emitted(model, board.core, section.optimize, work)
+            image = build_image(board, sources, work, compiler, section.compiler_level)
         except FitError as error:
             return _row(recipe, model, board.name, board.core, compiler.label, note=str(error))
         if not board.emulator.unicorn:
             return _row(recipe, model, board.name, board.core, compiler.label, image, note="not emulated")
         return emulated_row(recipe, model, board, image, work)
+
+
+def _emitted(model: Model, core: str, optimize: str, work: Path) -> Path:
+    """The generated C for a core, in a folder of its own."""
+    folder = work / "c"
+    folder.mkdir()
+    layout = plan(model.graph, Target.of(core, optimize))
+    for name, text in emit(model.graph, layout, model.name, selftest=False).items():
+        (folder / name).write_text(text)
+    return folder
 
 
 def emulated_row(recipe: Recipe, model: Model, board: Board, image: ImageReport, work: Path) -> Row:

@@ -15,6 +15,7 @@ from typing import Any
 
 from firmware_export.board import load_board
 from firmware_export.image import build_image
+from firmware_export.target import export_stage
 from firmware_export.toolchain import ToolchainError, host_toolchain
 from host_tools.board import open_target
 from host_tools.compare import Agreement, Int8, MismatchError, agreement, all_pairs, pairs_table
@@ -120,7 +121,7 @@ def _suspect(request: ExactOrder, pairs: Sequence[str]) -> Order:
 
 def _config(request: ExactOrder) -> dict[str, Any]:
     targets = {run.target: run.board.name for run in request.runs}
-    image = {"toolchain": host_toolchain().label, "optimize": request.order.recipe.firmware_export.optimize}
+    image = {"toolchain": host_toolchain().label, "compiler_level": request.order.recipe.firmware_export.compiler_level}
     return {**base_config(request.order), "targets": targets, "left_out": request.left_out, "host": image}
 
 
@@ -128,16 +129,16 @@ def _inputs(request: ExactOrder) -> list[Path]:
     root = request.order.root
     built = [run for run in request.runs if not run.board.is_host]
     firmware = {path: None for run in built for path in firmware_files(run)}
-    return [root / "compress" / INT8_ONNX, *stage_files(root / "export"), *firmware]
+    return [root / "compress" / INT8_ONNX, *stage_files(root / export_stage(request.order.board.core)), *firmware]
 
 
 def _compare_everything(request: ExactOrder, stage: Stage) -> None:
     order = request.order
-    model = load_model(order.root, order.recipe)
+    model = load_model(order.root, order.recipe, order.board.core)
     _, images, _, _ = load_images(order.recipe, model, order.images)
     answers = {name: _timed(name, run, images) for name, run in implementations(model).items()}
     for run in request.runs:
-        firmware = host_firmware(run, stage.work / "host") if run.board.is_host else run.firmware
+        firmware = host_firmware(run, model.export, stage.work / "host") if run.board.is_host else run.firmware
         answers[run.target] = device_answers(run, firmware, model, images[:LINK_IMAGES], stage.work)
     pairs = all_pairs(answers)
     tolerance = [
@@ -167,9 +168,9 @@ def _timed(name: str, run: Callable[[Int8, Advance], Int8], images: Int8) -> Int
         return run(images, advance)
 
 
-def host_firmware(run: Order, folder: Path) -> Path:
+def host_firmware(run: Order, export: Path, folder: Path) -> Path:
     """Builds the firmware of board `host` from the export into `folder`: it takes a second and is never an old one."""
-    build_image(run.board, run.root / "export", folder, host_toolchain(), run.recipe.firmware_export.optimize)
+    build_image(run.board, export, folder, host_toolchain(), run.recipe.firmware_export.compiler_level)
     return folder
 
 

@@ -34,7 +34,7 @@ def link_to(order: Order, model: Model) -> Link:
 
 def connect(order: Order) -> Link:
     """As link_to, of the recipe's model."""
-    return link_to(order, load_model(order.root, order.recipe))
+    return link_to(order, load_model(order.root, order.recipe, order.board.core))
 
 
 def print_hello(order: Order) -> None:
@@ -96,7 +96,7 @@ def inspect_layers(order: Order, image: int) -> None:
         UsageError: there is no such image.
         MismatchError: a layer differs; names the first wrong element.
     """
-    model = load_model(order.root, order.recipe)
+    model = load_model(order.root, order.recipe, order.board.core)
     _, images, _, _ = load_images(order.recipe, model, None)
     if image >= len(images):
         raise UsageError(f"--image {image}: the test images are 0 to {len(images) - 1}")

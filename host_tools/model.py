@@ -14,6 +14,7 @@ from firmware_export.export import load_graph
 from firmware_export.graph import Graph, Tensor
 from firmware_export.hostlib import HostNetwork
 from firmware_export.simulate import simulate
+from firmware_export.target import export_stage
 from host_tools.compare import Int8
 from host_tools.firmware import verify_stage
 from host_tools.link import ExpectedModel
@@ -77,14 +78,14 @@ class Model:
         return np.asarray(answers[0], np.int8).reshape(len(images), -1)
 
 
-def load_model(root: Path, recipe: Recipe) -> Model:
-    """Loads what build/<recipe> holds.
+def load_model(root: Path, recipe: Recipe, core: str = "host") -> Model:
+    """Loads what build/<recipe> holds of the network for a core.
 
     Raises:
         ArtifactError: the export is missing, one of its files is damaged, or it was made from another int8 model.
         GraphError: the int8 model is damaged.
     """
-    export, name = root / "export", recipe.firmware_export.name
+    export, name = root / export_stage(core), recipe.firmware_export.name
     onnx, twin = root / "compress" / INT8_ONNX, export / f"{name}.tflite"
     for path in (onnx, twin, export / f"{name}_c_info.json"):
         verified_hash(path)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from firmware_export.board import Board, load_board
+from firmware_export.target import export_stage
 from host_tools.model import read_info
 from host_tools.report_page import LayerRow, Report, Step, page
 from host_tools.report_pictures import MemoryUse, PlannedTensor
@@ -42,8 +43,8 @@ def write_report(
     Raises:
         ArtifactError: an earlier stage is missing or damaged, or the page cannot be written.
     """
-    info = read_info(root / "export", name)
     board = load_board(results.board)
+    info = read_info(root / export_stage(board.core), name)
     report = Report(
         results=results,
         answers=answers,
@@ -66,7 +67,7 @@ def rebuild_report(folder: Path, root: Path, recipe: Recipe) -> Path:
     name = recipe.firmware_export.name
     with BuildLock(root):
         results, answers = read_results(folder), read_answers(folder)
-        manifest = verified_run(folder, root, name)
+        manifest = verified_run(folder, root, name, load_board(results.board).core)
         test = load_dataset(recipe.data, recipe.seed).test
         if not np.array_equal(test.labels[: results.images], answers.labels):
             raise ArtifactError(f"{folder} was made with other test images than data set {recipe.data.name} has; run it again")
@@ -77,7 +78,7 @@ def rebuild_report(folder: Path, root: Path, recipe: Recipe) -> Path:
     return path
 
 
-def verified_run(folder: Path, root: Path, name: str) -> dict[str, Any]:
+def verified_run(folder: Path, root: Path, name: str, core: str) -> dict[str, Any]:
     """The manifest of a run whose results, and the earlier stages that the page tells of, are as the run left them.
 
     The page itself may be missing or damaged: it is about to be written.
@@ -89,7 +90,7 @@ def verified_run(folder: Path, root: Path, name: str) -> dict[str, Any]:
     for output in manifest["outputs"]:
         if output != REPORT:
             verified_hash(folder / output)
-    for path in (root / "compress" / MANIFEST, root / "export" / f"{name}_c_info.json"):
+    for path in (root / "compress" / MANIFEST, root / export_stage(core) / f"{name}_c_info.json"):
         if verified_hash(path) != manifest["inputs"].get(path.relative_to(root).as_posix()):
             raise ArtifactError(f"{path} is not the one that {folder} was made from; do that run again")
     return manifest

@@ -17,6 +17,7 @@ import host_tools
 import train.data
 from firmware_export.board import Board
 from firmware_export.simulate import simulate_trace
+from firmware_export.target import export_stage
 from host_tools.board import open_target, parse_serial
 from host_tools.compare import Agreement, Int8, MismatchError, agreement
 from host_tools.counts import counts_before, link_counts
@@ -148,7 +149,7 @@ def _finished_runs(folder: Path) -> int:
 def _inputs(order: Order) -> list[Path]:
     """Every file of the export and of the firmware, and what the stage `compress` measured."""
     files = [order.root / "compress" / "manifest.json", order.root / "compress" / INT8_ONNX]
-    return files + stage_files(order.root / "export") + firmware_files(order)
+    return files + stage_files(order.root / export_stage(order.board.core)) + firmware_files(order)
 
 
 def firmware_files(order: Order) -> list[Path]:
@@ -219,7 +220,7 @@ class Measured:
 def measure(order: Order, work: Path) -> tuple[Results, Answers, npt.NDArray[np.uint8]]:
     """Computes the expected answers, asks the device for its own and compares; also gives the images themselves."""
     started = time.monotonic()
-    model = load_model(order.root, order.recipe)
+    model = load_model(order.root, order.recipe, order.board.core)
     dataset, images, pictures, labels = load_images(order.recipe, model, order.images)
     expected, simulated_images = expected_answers(model, images)
     measured = ask_device(order, model, images, work)

@@ -46,6 +46,9 @@ class LayerCode:
     params_type: its parameter struct.
     fields: C field name -> initializer text; the name of a Constant's suffix in {braces} is replaced by its identifier.
     sources: the C files of runtime/ that must be compiled for it.
+    distances: for each activation input, bytes by which output 0 must begin before it at least where the two overlap;
+        negative: it may begin behind; None or missing: they must not overlap this way.
+    in_place: for each activation input, whether output 0 may lie exactly where it lies.
     """
 
     function: str
@@ -56,6 +59,8 @@ class LayerCode:
     scratch_bytes: int = 0
     summary: str = ""
     """For the layer's comment: e.g. "3x3 s1 same, 16x16x8 -> 16x16x16"."""
+    distances: tuple[int | None, ...] = ()
+    in_place: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True)

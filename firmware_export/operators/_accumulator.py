@@ -11,7 +11,19 @@ from firmware_export.activation import Clamp
 from firmware_export.graph import ABSENT, Array, Graph, GraphError, Node, Quantization, Tensor
 from firmware_export.operators import Constant
 from firmware_export.operators._checks import clamp_attribute, int8_input, int8_output
-from firmware_export.requantize import MAX_SHIFT, Float64, Int64, quantize_multiplier, requantize, to_int8, wrap_int32
+from firmware_export.requantize import (
+    INT8_MAX,
+    INT8_MIN,
+    MAX_SHIFT,
+    Float32,
+    Float64,
+    Int64,
+    quantize_multiplier,
+    requantize,
+    requantize_float32,
+    to_int8,
+    wrap_int32,
+)
 
 if TYPE_CHECKING:
     from firmware_export.write_tflite import TfliteWriter
@@ -96,39 +108,74 @@ def inputs_with_bias(graph: Graph, node: Node, writer: TfliteWriter) -> tuple[in
 
 @dataclass(frozen=True)
 class OutputStage:
-    """Sums -> stored int8, one factor per output channel; nn_output_stage of runtime/requantize.h."""
+    """Sums -> stored int8, one factor per output channel; nn_output_stage of runtime/requantize.h.
+
+    multiplier, shift: the factor in fixed point. scale: the same factor, exactly, in the arithmetic float32; None in double.
+    """
 
     multiplier: Int64
     shift: Int64
     zero_point: int
     clamp: Clamp
+    scale: Float32 | None = None
 
     @staticmethod
     def of(graph: Graph, node: Node, channels: int) -> OutputStage:
-        """From the scales of input 0, weights and output: double(s_in) * double(s_w) / double(s_out), as TFLite computes it.
+        """From the scales of input 0, weights and output, in the arithmetic of the graph.
+
+        double: double(s_in) * double(s_w) / double(s_out), as TFLite computes it. float32: the same in float32, rounded
+        after each operation, as XNNPACK does (xnn_create_convolution2d_nhwc_qs8_qc8w).
 
         Raises:
             GraphError: a factor of 2^30 or more.
         """
         x, y, weights = int8_input(graph, node), int8_output(graph, node), graph.tensors[node.inputs[1]].quantization
         assert weights is not None  # int8_weights has looked
-        real: Float64 = np.float64(x.scale) * weights.scale.astype(np.float64) / np.float64(y.scale)
+        return OutputStage.from_scales(
+            graph.arithmetic, x.scale, weights.scale, y.scale, channels, y.zero_point, clamp_attribute(node)
+        )
+
+    @staticmethod
+    def from_scales(
+        arithmetic: str, s_in: float, s_w: Float32, s_out: float, channels: int, zero_point: int, clamp: Clamp
+    ) -> OutputStage:
+        """The stage of the factors s_in * s_w / s_out; s_w holds one scale, or one per channel. Raises as `of`."""
+        with np.errstate(over="ignore", under="ignore"):
+            short: Float32 = np.float32(s_in) * s_w.astype(np.float32) / np.float32(s_out)
+        exact: Float64 = np.float64(s_in) * s_w.astype(np.float64) / np.float64(s_out)
+        real = exact if arithmetic == "double" else short.astype(np.float64)
+        if not np.all(np.isfinite(real)):
+            raise GraphError(f"the scales make a factor of {exact.max():g}; supported: below 2^{MAX_SHIFT}")
         multiplier, shift = quantize_multiplier(np.broadcast_to(real, channels))
         check_shift(shift, real)
-        return OutputStage(multiplier, shift, y.zero_point, clamp_attribute(node))
+        scale = None if arithmetic == "double" else np.broadcast_to(short, channels)
+        return OutputStage(multiplier, shift, zero_point, clamp, scale)
+
+    def requantize(self, sums: Int64, channel: Int64 | int | slice = slice(None)) -> Int64:
+        """int32 sums [..., channels], or of the named channels, times their factors, as integers; without zero point."""
+        if self.scale is not None:
+            return requantize_float32(sums, self.scale[channel])
+        return requantize(sums, self.multiplier[channel], self.shift[channel])
 
     def apply(self, sums: Int64) -> Array:
         """Sums of any size (exact, e.g. from float64) [..., channels] -> int8."""
-        return to_int8(requantize(wrap_int32(sums), self.multiplier, self.shift), self.zero_point, self.clamp)
+        scaled = self.requantize(wrap_int32(sums))
+        if self.scale is not None:
+            scaled = scaled.clip(INT8_MIN - self.zero_point, INT8_MAX - self.zero_point)
+        return to_int8(scaled, self.zero_point, self.clamp)
 
     def fields(self, name: str) -> dict[str, str]:
         """Initializers of the nn_output_stage of that name."""
-        values = {"multipliers": "{multipliers}", "shifts": "{shifts}", "zero_point": self.zero_point}
-        values |= {"min": self.clamp[0], "max": self.clamp[1]}
-        return {f"{name}.{key}": str(value) for key, value in values.items()}
+        values = {"zero_point": self.zero_point, "min": self.clamp[0], "max": self.clamp[1]}
+        tables = {"multipliers": "{multipliers}", "shifts": "{shifts}"}
+        if self.scale is not None:
+            tables = {"scales": "{scales}", "output": "nn_output_float32"}
+        return {f"{name}.{key}": str(value) for key, value in (tables | values).items()}
 
     def constants(self) -> tuple[Constant, ...]:
         """The tables that `fields` names."""
+        if self.scale is not None:
+            return (Constant("scales", self.scale),)
         return Constant("multipliers", self.multiplier.astype(np.int32)), Constant("shifts", self.shift.astype(np.int8))
 
 

@@ -105,6 +105,7 @@ def add_layer(graph: Graph, node: Node) -> LayerCode:
         "nn_add_linear_params",
         {name: str(value) for name, value in values.items()},
         sources=("add_linear.c",),
+        distances=(0, 0),
         summary=f"{shape_text(a)}, linear{' signed' if form.signed else ''}",
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -76,6 +77,7 @@ def conv2d_code(
     """
     summary = f"{window.summary()}, {'x'.join(map(str, (*window.size, window.channels)))}"
     output, window = window.output, _as_one_row(window)
+    ahead = partial(distance, window, weights.shape[0])
     border = _border_fields(window, border_limit)
     window = _with_border(window) if border else window
     reading, outputs = Reading.of(window), weights.shape[0]
@@ -94,6 +96,7 @@ def conv2d_code(
         constants=(Constant("weights", records.words), *(stage.constants() if records.form is None else ())),
         sources=("conv2d_r256.c", "step_r256.c", "patch.c"),
         scratch_bytes=_scratch_bytes(window, reading, records, outputs) + (_round_up(_image_bytes(window)) if border else 0),
+        distances=(ahead(copied=bool(border)),),
         summary=f"{summary} -> {'x'.join(map(str, (*output, outputs)))}, r256 {kernel}",
     )
 

@@ -118,6 +118,7 @@ def winograd_code(
         constants=(Constant("weights", matrix.astype(np.int8)), Constant("constants", constants)),
         sources=("conv2d_winograd.c", "step_winograd.c", "step_winograd_transforms.c", "patch.c"),
         scratch_bytes=blocking.scratch_bytes(window.channels, outputs),
+        distances=(distance(window, outputs, blocking),),
         summary=f"{window.summary()}, {'x'.join(map(str, (*window.size, window.channels)))} -> "
         f"{'x'.join(map(str, (*window.output, outputs)))}, winograd, {blocking.tiles} tiles",
     )

@@ -54,6 +54,7 @@ def fully_connected_code(
         constants=(Constant("weights", records.words), *(stage.constants() if records.form is None else ())),
         sources=("fully_connected_r256.c", "step_r256_vector.c"),
         scratch_bytes=0 if direct else _scratch_bytes(records, steps, outputs),
+        distances=() if direct or batches > 1 else (-depth,),
         summary=f"{depth} -> {outputs}" + (f", {batches} times" if batches > 1 else "") + f", r256 {kernel}",
     )
 

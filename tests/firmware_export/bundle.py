@@ -85,7 +85,7 @@ class Bundle:
         for index, case in enumerate(cases):
             for name, text in emit(case.graph, self.plans[index], f"e{index}", selftest=False).items():
                 (folder / name).write_text(text)
-        self._needed = sorted({source for case in cases for source in runtime_sources(case.graph)})
+        self._needed = sorted({source for layout in self.plans for source in runtime_sources(layout)})
 
     def _main(self, name: str, entry: str) -> Path:
         names = [f"e{index}" for index in range(len(self.cases))]

@@ -291,7 +291,7 @@ def test_runtime_sources(model: str, tmp_path: Path) -> None:
     """What emit says is what the includes say."""
     write(tmp_path, generated(model))
     files = runtime_files([tmp_path / f"{model}.c", tmp_path / f"{model}_data.c"])
-    assert [path.name for path in files] == runtime_sources(MODELS[model]())
+    assert [path.name for path in files] == runtime_sources(plan(MODELS[model]()))
 
 
 def test_comment_text() -> None:

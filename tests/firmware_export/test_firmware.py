@@ -17,6 +17,7 @@ from firmware_export.export import export_model, load_graph
 from firmware_export.graph import Graph
 from firmware_export.image import FitError, ImageReport, build_image
 from firmware_export.simulate import simulate
+from firmware_export.target import Target
 from host_tools.emulator import UnicornTransport
 from host_tools.link import ExpectedModel, Link
 from recipes.recipe import FirmwareExportSection
@@ -33,7 +34,7 @@ def exported(model: str) -> tuple[Graph, Path]:
     folder.mkdir()
     file = folder / "model.onnx"
     file.write_bytes(MODELS[model]().SerializeToString())
-    export_model(file, folder / "export", FirmwareExportSection())
+    export_model(file, folder / "export", FirmwareExportSection(), Target())
     return load_graph(file, FirmwareExportSection()), folder / "export"
 
 
@@ -80,7 +81,7 @@ def test_network_image_is_reproducible(tmp_path: Path, kind: str) -> None:
     if ("nucleo_g071rb", kind) not in BUILDS:
         pytest.skip("built with the other compiler only")
     again = tmp_path / "export"
-    export_model(exported("dscnn")[1].parent / "model.onnx", again, FirmwareExportSection())
+    export_model(exported("dscnn")[1].parent / "model.onnx", again, FirmwareExportSection(), Target())
     for file in sorted(exported("dscnn")[1].iterdir()):
         assert (again / file.name).read_bytes() == file.read_bytes(), file.name
     first = built("dscnn", "nucleo_g071rb", kind)

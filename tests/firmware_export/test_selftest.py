@@ -115,7 +115,7 @@ def compiled(graph: Graph, answers: KnownAnswers, folder: Path, name: str = "net
     for file, text in files.items():
         (folder / file).write_text(text)
     toolchain = host_toolchain()
-    sources = [*map(str, folder.glob("*.c")), *(str(RUNTIME / source) for source in runtime_sources(graph))]
+    sources = [*map(str, folder.glob("*.c")), *(str(RUNTIME / source) for source in runtime_sources(plan(graph)))]
     flags = toolchain.compile_flags("host", "none", "1")
     library = folder / "lib.so"
     command = [*toolchain.command, *flags, "-fPIC", "-shared", f"-I{folder}", f"-I{RUNTIME}", *sources, "-o", str(library)]
