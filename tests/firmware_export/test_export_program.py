@@ -197,7 +197,7 @@ def test_a_model_that_does_not_fit_is_refused_and_the_export_stays(tmp_path: Pat
     with pytest.raises(FitError) as caught:
         main([str(path), "--build", str(tmp_path / "b"), "--board", "nucleo_f103rb"])
     assert caught.value.exit_code == 7 and "bytes over" in str(caught.value) and "activations" in str(caught.value)
-    assert names(tmp_path / "b" / "large" / "export") == FILES
+    assert names(tmp_path / "b" / "large" / "export-v7m") == FILES
     assert not (tmp_path / "b" / "large" / "firmware" / "nucleo_f103rb").exists()
 
 
