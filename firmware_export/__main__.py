@@ -37,7 +37,8 @@ def main(arguments: list[str]) -> int:
     """Runs the stages; returns the exit code."""
     options = _parser().parse_intermixed_args(arguments)
     board = None if options.board is None else load_board(options.board)
-    overrides = [*options.overrides, *([f"firmware_export.optimize={options.optimize}"] if options.optimize else [])]
+    chosen = {"optimize": options.optimize, "arithmetic": options.arithmetic}
+    overrides = [*options.overrides, *(f"firmware_export.{key}={value}" for key, value in chosen.items() if value)]
     recipe, model = _recipe_and_model(options.recipe, overrides, Path(options.build))
     if options.check:
         label = toolchain_for(board, options.toolchain).label if board is not None else "no board"
@@ -123,6 +124,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--build", metavar="DIR", default="build", help="folder of all artifacts (default: build)")
     parser.add_argument("--board", metavar="BOARD", help=f"build its firmware too: {', '.join(board_names())}")
+    parser.add_argument(
+        "--arithmetic", choices=("double", "float32"), help="the same as firmware_export.arithmetic=... (default: double)"
+    )
     parser.add_argument("--optimize", choices=GOALS, help="the same as firmware_export.optimize=... (default: balanced)")
     parser.add_argument(
         "--toolchain", choices=("auto", "gcc", "zig"), default="auto", help="compiler for the boards (default: gcc, else zig)"

@@ -14,7 +14,7 @@ from firmware_export.graph import ABSENT, DTYPES, Graph, GraphError, Node, Quant
 from firmware_export.model_file import MAX_ELEMENTS, MAX_OPERATORS, MAX_RANK
 from firmware_export.operators import operator_of
 
-ARITHMETICS = ("double",)
+ARITHMETICS = ("double", "float32")
 MAX_EDGE_SIZE = 65535
 """One dimension of a graph input or output: nn_tensor.shape is uint16_t."""
 MAX_EDGES = 255

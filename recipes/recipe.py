@@ -89,7 +89,7 @@ class CompressSection(Section):
 class FirmwareExportSection(Section):
     """From the int8 model to C and the firmware image."""
 
-    arithmetic: Literal["double"] = "double"
+    arithmetic: Literal["double", "float32"] = "double"
     name: str = Field("network", pattern=r"^[a-z][a-z0-9_]{0,30}$", description="prefix of the generated files and symbols")
     optimize: Literal["balanced", "time", "ram", "flash"] = Field("balanced", description="what the kernels are chosen for")
     compiler_level: Literal["s", "2", "3"] = Field("2", description="compiler optimisation level -O")

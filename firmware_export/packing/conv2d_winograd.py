@@ -100,7 +100,7 @@ def winograd_code(
     blocking = blocking or best_blocking(window, outputs, scratch_limit)
     matrix = weights.reshape(outputs, -1).astype(np.int64)
     low, high = reachable(matrix, bias, zero_point)
-    form = shortest_form(Stage(stage.multiplier, stage.shift, stage.zero_point, low, high), SHIFTS)
+    form = shortest_form(Stage.of(stage, low, high), SHIFTS)
     if form is None:
         raise Unpackable("no short form of the output stage is exact")
     live = ~form.constant

@@ -53,7 +53,7 @@ def depthwise_code(
     layout = choose_layout(window, scratch_limit, in_place=in_place)
     matrix = weights[0].astype(np.int64).transpose((2, 1, 0) if layout.transposed else (2, 0, 1)).reshape(channels, -1)
     low, high = reachable(matrix, bias, zero_point)
-    form = _linear(Stage(stage.multiplier, stage.shift, stage.zero_point, low, high), shifts)
+    form = _linear(Stage.of(stage, low, high), shifts)
     general = form.factor == 0
     if 2 * np.count_nonzero(general) > channels:
         raise Unpackable(f"{np.count_nonzero(general)} of {channels} channels have no linear form")

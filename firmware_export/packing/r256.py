@@ -54,7 +54,7 @@ def pack(
     """
     channels, depth = weights.shape
     low, high = reachable(weights, bias, zero_point)
-    form = shortest_form(Stage(stage.multiplier, stage.shift, stage.zero_point, low, high), shifts)
+    form = shortest_form(Stage.of(stage, low, high), shifts)
     live = np.ones(channels, bool) if form is None else ~form.constant
     if np.any(live & ((low <= -_LIMIT) | (high >= _LIMIT))):
         raise Unpackable("a sum may leave 24 bits")

@@ -1,7 +1,7 @@
-"""Short exact forms of the output stage: which ones give the arithmetic `double` is proven channel by channel.
+"""Short exact forms of the output stage: which ones give the graph's arithmetic is proven channel by channel.
 
-The reference (requantize.py) rounds twice. Over the accumulators that the weights of a channel can reach it is a staircase of
-at most 255 steps. A short form is another staircase; the two are the same function if every step lies at the same
+The reference (requantize.py) rounds two or three times. Over the accumulators that the weights of a channel can reach it is a
+staircase of at most 255 steps. A short form is another staircase; the two are the same function if every step lies at the same
 accumulator. The fast kernels hold 256 * accumulator + start, which leaves 8 bits to place the steps:
 
 * linear: ((scaled * factor) >> 32) >> shift, saturated to int8. Zero point and rounding are part of start. Two instructions
@@ -19,8 +19,9 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from firmware_export.operators._accumulator import OutputStage
 from firmware_export.packing import Unpackable
-from firmware_export.requantize import INT8_MAX, INT8_MIN, Int64, requantize
+from firmware_export.requantize import INT8_MAX, INT8_MIN, Float32, Int64, requantize, requantize_float32
 
 FRACTION_BITS = 8
 """The kernels accumulate 2^8 times the sum."""
@@ -37,16 +38,27 @@ _INT32_MAX = (1 << 31) - 1
 
 @dataclass(frozen=True)
 class Stage:
-    """The output stage of some channels and the accumulators each can reach, bias included: low <= accumulator <= high."""
+    """The output stage of some channels and the accumulators each can reach, bias included: low <= accumulator <= high.
+
+    scale: of the arithmetic float32, the same factors as multiplier and shift; None in double.
+    """
 
     multiplier: Int64
     shift: Int64
     zero_point: int
     low: Int64
     high: Int64
+    scale: Float32 | None = None
+
+    @staticmethod
+    def of(output: OutputStage, low: Int64, high: Int64) -> Stage:
+        """An output stage over what can be reached."""
+        return Stage(output.multiplier, output.shift, output.zero_point, low, high, output.scale)
 
     def apply(self, accumulator: Int64, channel: Int64 | int) -> Int64:
         """The reference, before clamping."""
+        if self.scale is not None:
+            return requantize_float32(accumulator, self.scale[channel]) + self.zero_point
         return requantize(accumulator, self.multiplier[channel], self.shift[channel]) + self.zero_point
 
     @cached_property

@@ -197,8 +197,8 @@ def test_network_names_that_are_refused(name: str) -> None:
 
 def test_other_arithmetic_is_refused() -> None:
     graph = MODELS["perceptron"]()
-    with pytest.raises(GraphError, match="arithmetic 'float32'; supported: double"):
-        emit(graph.with_arithmetic("float32"), plan(graph), "network")
+    with pytest.raises(GraphError, match="arithmetic 'triple'; supported: double, float32"):
+        emit(graph.with_arithmetic("triple"), plan(graph), "network")
 
 
 def test_layer_comments() -> None:

@@ -42,6 +42,8 @@ class OutputStage(ctypes.Structure):
     _fields_ = (
         ("multipliers", ctypes.c_void_p),
         ("shifts", ctypes.c_void_p),
+        ("scales", ctypes.c_void_p),
+        ("output", ctypes.c_void_p),
         ("zero_point", ctypes.c_int16),
         ("min", ctypes.c_int8),
         ("max", ctypes.c_int8),
@@ -131,7 +133,7 @@ def test_output_stage_in_c(compiled: ctypes.CDLL) -> None:
         (5, 5, 127),
         (9, 9, 9),
     ):
-        stage = OutputStage(multiplier.ctypes.data, shift.ctypes.data, zero_point, low, high)
+        stage = OutputStage(multiplier.ctypes.data, shift.ctypes.data, None, None, zero_point, low, high)
         found = np.empty(x.size, np.int8)
         compiled.outputs(
             ctypes.byref(stage), ctypes.c_void_p(x.ctypes.data), ctypes.c_void_p(found.ctypes.data), ctypes.c_uint32(x.size)
