@@ -46,7 +46,7 @@ SEVERAL_OUTPUTS = ("Split",)
 """Operators of which each output becomes a node of its own."""
 READS_FLOATS = ("Pad", "Resize")
 """Operators with constants that stay real numbers: a border's value, factors of sizes."""
-FUSES_CLAMP = ("Conv", "Gemm", "MatMul", "Add", "Sub", "Mul", "AveragePool", "MaxPool")
+FUSES_CLAMP = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Sub", "Mul", "AveragePool", "MaxPool")
 """Operators of which a Relu or Clip behind them becomes a part, as in TFLite; behind others it is a node of its own."""
 READS_FLATTENED = ("Gemm", "MatMul")
 """Operators whose constant weights can be reordered where a flattened image is read."""

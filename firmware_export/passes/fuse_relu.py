@@ -8,7 +8,9 @@ from firmware_export.activation import fused_activation
 from firmware_export.graph import Graph, GraphError, Node
 from firmware_export.passes._rewrite import readers
 
-CLAMPING = ("conv2d", "depthwise_conv2d", "fully_connected", "add", "sub", "mul", "average_pool2d", "max_pool2d")
+CLAMPING = (
+    "conv2d", "depthwise_conv2d", "transpose_conv", "fully_connected", "add", "sub", "mul", "average_pool2d", "max_pool2d"
+)  # fmt: skip
 """Operators that TFLite knows with a fused activation."""
 
 

@@ -25,6 +25,7 @@ from second_arithmetic import (
 from second_implementation_elementwise import ELEMENTWISE
 from second_implementation_lookup import LOOKUPS
 from second_implementation_movement import MOVEMENTS
+from second_implementation_products import PRODUCTS
 from second_implementation_reductions import REDUCTIONS
 
 from firmware_export.graph import Graph, Node
@@ -159,7 +160,7 @@ def softmax(graph: Graph, node: Node, inputs: Arrays) -> np.ndarray:
 
 
 Implementation = Callable[[Graph, Node, Arrays], np.ndarray | Arrays]
-IMPLEMENTATIONS: dict[str, Implementation] = (ELEMENTWISE | LOOKUPS | MOVEMENTS | REDUCTIONS) | {
+IMPLEMENTATIONS: dict[str, Implementation] = (ELEMENTWISE | LOOKUPS | MOVEMENTS | PRODUCTS | REDUCTIONS) | {
     implementation.__name__: implementation
     for implementation in (
         conv2d, depthwise_conv2d, fully_connected, average_pool2d, max_pool2d, reshape, relu, softmax
