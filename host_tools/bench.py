@@ -18,6 +18,7 @@ from firmware_export.board import Board, board_names, load_board
 from firmware_export.emit import emit
 from firmware_export.image import FitError, ImageReport, build_image, toolchain_for
 from firmware_export.plan import plan
+from firmware_export.progress import progress
 from firmware_export.target import Target
 from firmware_export.toolchain import host_toolchain
 from host_tools.board import open_target
@@ -25,7 +26,6 @@ from host_tools.compare import Int8, MismatchError
 from host_tools.firmware import check_answering_board
 from host_tools.link import Link
 from host_tools.model import Model, load_model, simulated
-from host_tools.progress import progress
 from host_tools.results import Model as Section
 from recipes.artifacts import BuildLock, write_json_atomic
 from recipes.recipe import Recipe

@@ -15,6 +15,7 @@ from typing import Any
 
 from firmware_export.board import load_board
 from firmware_export.image import build_image
+from firmware_export.progress import progress
 from firmware_export.target import export_stage
 from firmware_export.toolchain import ToolchainError, host_toolchain
 from host_tools.board import open_target
@@ -24,7 +25,6 @@ from host_tools.firmware import check_answering_board, stage_files
 from host_tools.link import Link
 from host_tools.model import INT8_ONNX, Model, load_model, simulated
 from host_tools.oracles import Advance, litert_reference_outputs, onnxruntime_outputs, tflite_micro_outputs
-from host_tools.progress import progress
 from host_tools.run import Order, base_config, firmware_files, load_images
 from host_tools.stream import stream
 from recipes.artifacts import (

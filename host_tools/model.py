@@ -13,12 +13,12 @@ import numpy as np
 from firmware_export.export import load_graph
 from firmware_export.graph import Graph, Tensor
 from firmware_export.hostlib import HostNetwork
+from firmware_export.progress import Advance
 from firmware_export.simulate import simulate
 from firmware_export.target import export_stage
 from host_tools.compare import Int8
 from host_tools.firmware import verify_stage
 from host_tools.link import ExpectedModel
-from host_tools.progress import Advance
 from recipes.artifacts import ArtifactError, verified_hash
 from recipes.recipe import Recipe
 

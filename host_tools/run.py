@@ -16,6 +16,7 @@ import firmware_export
 import host_tools
 import train.data
 from firmware_export.board import Board
+from firmware_export.progress import progress
 from firmware_export.simulate import simulate_trace
 from firmware_export.target import export_stage
 from host_tools.board import open_target, parse_serial
@@ -28,7 +29,6 @@ from host_tools.link import Link
 from host_tools.messages import Hello
 from host_tools.model import INT8_ONNX, Model, load_model, simulated
 from host_tools.oracles import onnxruntime_outputs
-from host_tools.progress import progress
 from host_tools.report import write_report
 from host_tools.results import (
     Accuracy,

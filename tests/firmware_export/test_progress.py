@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from host_tools.progress import _Lines, progress
+from firmware_export.progress import _Lines, progress
 
 
 def test_short_work_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
