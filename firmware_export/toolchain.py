@@ -27,11 +27,15 @@ class ToolchainError(PipelineError):
 
 @dataclass(frozen=True)
 class Core:
-    """How both compilers name a core. zig: its CPU model; dwt: whether the core has a cycle counter."""
+    """How both compilers name a core. zig: its CPU model; dwt: whether the core has a cycle counter.
+
+    with_fpu: features that zig's CPU model lacks and that come with the FPU, whose registers they use.
+    """
 
     gcc: str
     zig: str
     dwt: bool
+    with_fpu: str = ""
 
 
 CORES = {
@@ -39,8 +43,10 @@ CORES = {
     "cortex-m3": Core("cortex-m3", "cortex_m3", dwt=True),
     "cortex-m4": Core("cortex-m4", "cortex_m4", dwt=True),
     "cortex-m7": Core("cortex-m7", "cortex_m7", dwt=True),
+    "cortex-m33": Core("cortex-m33", "cortex_m33+dsp", dwt=True),
+    "cortex-m55": Core("cortex-m55", "cortex_m55", dwt=True, with_fpu="+mve_fp"),
 }
-FPUS = {"none": "", "fpv4-sp-d16": "+vfp4d16sp", "fpv5-d16": "+fp_armv8d16"}
+FPUS = {"none": "", "fpv4-sp-d16": "+vfp4d16sp", "fpv5-sp-d16": "+fp_armv8d16sp", "fpv5-d16": "+fp_armv8d16"}
 """FPU by gcc's name, and the features that zig's CPU models lack."""
 
 WARNINGS = (
@@ -96,7 +102,8 @@ class Toolchain:
             return ["-fno-sanitize=all"] if self.kind == "zig" else []
         if self.kind == "zig":
             abi = "eabi" if fpu == "none" else "eabihf"
-            return ["-target", f"thumb-freestanding-{abi}", f"-mcpu={CORES[core].zig}{FPUS[fpu]}", "-fno-sanitize=all"]
+            features = FPUS[fpu] + (CORES[core].with_fpu if fpu != "none" else "")
+            return ["-target", f"thumb-freestanding-{abi}", f"-mcpu={CORES[core].zig}{features}", "-fno-sanitize=all"]
         flags = [f"-mcpu={CORES[core].gcc}", "-mthumb"]
         return flags + (["-mfloat-abi=soft"] if fpu == "none" else [f"-mfpu={fpu}", "-mfloat-abi=hard"])
 

@@ -32,6 +32,8 @@ ARITHMETIC = {
     "cortex-m3": {"__aeabi_memcpy", "__aeabi_memset", "__aeabi_memclr4"},
     "cortex-m4": {"__aeabi_memcpy", "__aeabi_memset", "__aeabi_memclr4"},
     "cortex-m7": {"__aeabi_memcpy", "__aeabi_memset", "__aeabi_memclr4"},
+    "cortex-m33": {"__aeabi_memcpy", "__aeabi_memset", "__aeabi_memclr4"},
+    "cortex-m55": {"__aeabi_memcpy", "__aeabi_memset", "__aeabi_memclr4"},
 }
 """What the compilers' own library (libgcc, compiler-rt) does for a core that has no instruction for it."""
 FLOAT = {f"__aeabi_{name}" for name in ("fmul", "fdiv", "fsub", "i2f", "f2iz", "fcmpge", "fcmpgt", "fcmple", "fcmplt")}

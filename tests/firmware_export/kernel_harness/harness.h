@@ -4,10 +4,11 @@
 
 #include <stdint.h>
 
-/* Runs every case and ends in finish(number of failed cases). */
+/* Runs every case and ends in finish. */
 void run_cases(void);
 
-void finish(uint32_t failed);
+/* failed: number of failed cases; failures: wrong or touched bytes of each of count cases. */
+void finish(uint32_t failed, const volatile uint32_t *failures, uint32_t count);
 
 /* Called around every kernel; the emulators count instructions between two calls. */
 void marker(void);

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import unicorn
 from kernel_harness.machine import FLASH, MODELS, RAM, SIZE, Image, InstructionCounter
-from kernel_harness.program import HERE, RUNTIME
+from kernel_harness.program import HERE, RUNTIME, linker_script
 from unicorn import arm_const
 
 from firmware_export.toolchain import Toolchain
@@ -145,7 +145,7 @@ def _link(folder: Path, sources: Sequence[str], functions: Sequence[str], toolch
     table = ", ".join(functions)
     text = f'#include "harness.h"\n{declarations}\nvoid run_cases(void) {{\n'
     text += f"    static void (*const volatile functions[])(void) = {{{table}}};\n    marker();\n"
-    text += "    finish(functions[0] == 0 ? 1u : 0u);\n}\n"
+    text += "    finish(functions[0] == 0 ? 1u : 0u, 0, 0u);\n}\n"
     source = folder / "functions.c"
     source.write_text(text)
     flags = [*toolchain.compile_flags(core, "none", "2"), f"-I{RUNTIME}", f"-I{HERE}"]
@@ -154,7 +154,7 @@ def _link(folder: Path, sources: Sequence[str], functions: Sequence[str], toolch
     for path in paths:
         objects.append(folder / f"{path.stem}.o")
         toolchain.compile(path, objects[-1], [*flags, "-fno-builtin"] if path.stem == "memory" else flags)
-    toolchain.link(objects, folder / "library.elf", HERE / "flash.ld", core, "none")
+    toolchain.link(objects, folder / "library.elf", linker_script(core, folder), core, "none")
     return folder / "library.elf"
 
 

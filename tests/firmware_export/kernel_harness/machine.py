@@ -23,12 +23,18 @@ MODELS = {
     "cortex-m4": arm_const.UC_CPU_ARM_CORTEX_M4,
     "cortex-m7": arm_const.UC_CPU_ARM_CORTEX_M7,
 }
-MACHINES = {"cortex-m3": "mps2-an385", "cortex-m4": "mps2-an386", "cortex-m7": "mps2-an500"}
+MACHINES = {
+    "cortex-m3": "mps2-an385",
+    "cortex-m4": "mps2-an386",
+    "cortex-m7": "mps2-an500",
+    "cortex-m33": "mps2-an505",
+    "cortex-m55": "mps3-an547",
+}
 
 
 @dataclass(frozen=True)
 class Run:
-    """instructions: one count per case, call included. failures: wrong or touched bytes per case (unicorn only)."""
+    """instructions: one count per case, call included. failures: wrong or touched bytes per case (none on the host)."""
 
     instructions: list[int]
     failures: list[int]
@@ -128,7 +134,8 @@ def run_qemu(elf: Path, core: str = "cortex-m4") -> Run:
         command += ["-plugin", f"{_plugin()},marker={image.address('marker'):#x},out={counts}"]
         ended = subprocess.run(command, capture_output=True, text=True, timeout=TIME_LIMIT_S)
         laps = [int(line) for line in counts.read_text().split()]
-    return Run(between(laps[:-1]), [], ended.returncode != 0)
+    failures = [int(line) for line in ended.stderr.split()]
+    return Run(between(laps[:-1]), failures, ended.returncode != 0)
 
 
 def run_host(executable: Path) -> Run:

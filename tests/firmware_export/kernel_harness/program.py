@@ -27,6 +27,34 @@ GUARD = 32
 
 
 @dataclass(frozen=True)
+class Memory:
+    """Where a program lies on qemu's evaluation board of a core: vectors, code with constants, and RAM."""
+
+    vectors: int = 0x00000000
+    flash: int = 0x00000000
+    ram: int = 0x20000000
+    size: int = 4 << 20
+
+    def script(self, text: str) -> str:
+        """The linker script `text` with these addresses."""
+        lines = [line for line in text.splitlines() if " : ORIGIN = " not in line]
+        place = lines.index("MEMORY {") + 1
+        regions = {"VECTORS (rx)": (self.vectors, 1024), "FLASH (rx)": (self.flash, self.size)}
+        if self.vectors == self.flash:
+            regions["FLASH (rx)"] = (self.flash + 1024, self.size - 1024)
+        regions["RAM (rwx)"] = (self.ram, self.size)
+        lines[place:place] = [f"    {name} : ORIGIN = {start:#x}, LENGTH = {size}" for name, (start, size) in regions.items()]
+        return "\n".join(lines) + "\n"
+
+
+MEMORIES = {
+    "cortex-m33": Memory(vectors=0x10000000, flash=0x10000000, ram=0x38000000),
+    "cortex-m55": Memory(flash=0x11000000, ram=0x31000000, size=2 << 20),
+}
+"""Cores whose board is not laid out as Memory() says: the secure aliases of mps2-an505 and mps3-an547."""
+
+
+@dataclass(frozen=True)
 class Case:
     """One call. Offsets are places in the buffer; None lays inputs, output and scratch one behind the other, apart."""
 
@@ -116,7 +144,7 @@ void run_cases(void) {{
     for (uint32_t i = 0; i < {count}u; ++i) {{
         failed += failures[i] != 0u ? 1u : 0u;
     }}
-    finish(failed);
+    finish(failed, failures, {count}u);
 }}
 """
 
@@ -183,8 +211,15 @@ def build_program(cases: Sequence[Case], toolchain: Toolchain, core: str = "cort
     if core == "host":
         toolchain.run([*map(str, (*objects, folder / "cases.o")), "-o", str(executable)], "linking")
     else:
-        toolchain.link([*objects, folder / "cases.o"], executable, HERE / "flash.ld", core, fpu)
+        toolchain.link([*objects, folder / "cases.o"], executable, linker_script(core, folder), core, fpu)
     return executable
+
+
+def linker_script(core: str, folder: Path) -> Path:
+    """Writes the linker script for a core."""
+    script = folder / "memory.ld"
+    script.write_text(MEMORIES.get(core, Memory()).script((HERE / "flash.ld").read_text()))
+    return script
 
 
 @functools.cache
