@@ -10,7 +10,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from firmware_export.graph import ABSENT, Array, Attribute, Graph, GraphError, Node, Quantization, Tensor
-from firmware_export.operators import Constant, Example, LayerCode, Operator, OutputSpec
+from firmware_export.operators import Constant, Example, LayerCode, Operator, OutputSpec, registry
 from firmware_export.operators import _examples as make
 from firmware_export.operators._accumulator import OutputStage, folded_bias, int8_weights, int32_bias
 from firmware_export.operators._checks import check_counts, clamp_attribute, int8_input, int8_output
@@ -114,7 +114,10 @@ class FullyConnected(Operator):
         return Node(self.name, op.inputs, op.outputs, attributes)
 
     def read_onnx(self, match: OnnxMatch) -> Node:
-        """Gemm (alpha = beta = 1, A not transposed) and MatMul with constant weights."""
+        """Gemm (alpha = beta = 1, A not transposed) and MatMul with constant weights; any other MatMul is a batch_matmul."""
+        computed = not (match.input(0).is_constant or match.input(1).is_constant)
+        if match.op_type == "MatMul" and (computed or len(match.input(0).shape) == 4 or len(match.input(1).shape) != 2):
+            return registry()["batch_matmul"].read_onnx(match)
         flags = {"alpha": 1.0, "beta": 1.0, "transA": 0}
         wrong = {key: match.attributes[key] for key, value in flags.items() if match.attributes.get(key, value) != value}
         if wrong or len(match.input(1).shape) != 2:
@@ -122,7 +125,7 @@ class FullyConnected(Operator):
                 f"{match.op_type} with {wrong}, weights {match.input(1).shape}; supported: alpha 1, beta 1, transA 0, 2-D"
             )
         transposed = bool(match.attributes.get("transB", 0))
-        weights, depth = match.input(1), match.input(1).shape[1 if transposed else 0]
+        weights, depth = match.weights(), match.input(1).shape[1 if transposed else 0]
         if match.input(0).shape[-1:] != (depth,):
             raise GraphError(f"input 0 {match.input(0).shape} does not fit the weights {weights.shape}")
         axis_of_outputs = 0 if transposed else 1

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class TransposeConv(Operator):
-    """y[row, column, o] = clamp(requantize(bias[o] + sum of w[o, i, j, c] * (x - zero point) of all pixels that tap i, j meets)).
+    """y[row, column, o] = clamp(requantize(bias[o] + sum of w[o, i, j, c] * (x - zero point) of the pixels that taps meet)).
 
     A pixel and a tap meet at row = pixel row * stride - top + i, column = pixel column * stride - left + j.
     Inputs: x int8 [1, h, w, c]; weights int8 [outputs, kernel h, kernel w, c], symmetric, per tensor or per output

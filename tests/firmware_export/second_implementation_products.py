@@ -27,4 +27,30 @@ def transpose_conv(graph: Graph, node: Node, inputs: Arrays) -> np.ndarray:
     return output
 
 
-PRODUCTS = {implementation.__name__: implementation for implementation in (transpose_conv,)}
+def batch_matmul(graph: Graph, node: Node, inputs: Arrays) -> np.ndarray:
+    """Each output on its own; batches of 1 are read again and again."""
+    from second_implementation import multiplier_of, scale_of, scaled, stored, wrapped
+
+    tensors, computed = [graph.tensors[index] for index in node.inputs], iter(inputs)
+    factors = []
+    for tensor, adjoint in zip(tensors, (node.attributes["adj_x"], node.attributes["adj_y"]), strict=True):
+        values = (next(computed) if tensor.data is None else tensor.data).astype(object) - tensor.zero_point
+        factors.append(values.swapaxes(-1, -2) if adjoint else values)
+    y = graph.tensors[node.outputs[0]]
+    factor = multiplier_of(scale_of(tensors[0]) * scale_of(tensors[1]) / scale_of(y))
+    output = np.zeros(y.shape, np.int8)
+    for place in np.ndindex(output.shape):
+        batch, row, column = place[:-2], place[-2], place[-1]
+        a, b = (_matrix(values, batch) for values in factors)
+        total = sum(int(a[row, k]) * int(b[k, column]) for k in range(a.shape[1]))
+        output[place] = stored(scaled(wrapped(total), *factor), y.zero_point, (-128, 127))
+    return output
+
+
+def _matrix(values: np.ndarray, batch: tuple[int, ...]) -> np.ndarray:
+    """The matrix of a batch; leading axes that are not there and axes of 1 are the same for all."""
+    own = batch[len(batch) - (values.ndim - 2) :]
+    return values[tuple(min(index, size - 1) for index, size in zip(own, values.shape, strict=False))]
+
+
+PRODUCTS = {implementation.__name__: implementation for implementation in (transpose_conv, batch_matmul)}
