@@ -1,0 +1,126 @@
+"""Which channels of each activation can change the model's outputs, and which must be there for the others to have a place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from firmware_export.graph import Graph, Node
+from firmware_export.passes._channel_ties import channel_labels, channels, classes
+from firmware_export.passes._intervals import Reach
+from firmware_export.passes._weighted import DENSE, DEPTHWISE, WEIGHTED, Mask, weights_of
+from firmware_export.requantize import Int64
+
+Masks = dict[int, Mask]
+
+
+@dataclass(frozen=True)
+class Liveness:
+    """For each activation, bool [channels]. need: the values count. keep: the channel stays; need is part of it."""
+
+    need: Masks
+    keep: Masks
+
+    def is_live(self, node: Node) -> bool:
+        """Whether anything that the node computes counts."""
+        return any(bool(self.need[index].any()) for index in node.outputs)
+
+
+def liveness(graph: Graph, reach: Reach) -> Liveness:
+    """From the model's outputs backwards; then channels that are tied together, until nothing changes."""
+    need = {index: np.zeros(channels(tensor), np.bool_) for index, tensor in enumerate(graph.tensors) if tensor.data is None}
+    for index in graph.outputs:
+        need[index][:] = True
+    for place in reversed(range(len(graph.nodes))):
+        node = graph.nodes[place]
+        if any(need[index].any() for index in node.outputs):
+            _demand(graph, place, reach, need)
+    found = Liveness(need, {index: mask.copy() for index, mask in need.items()})
+    for index in graph.inputs:
+        found.keep[index][:] = True
+    live = [node for node in reversed(graph.nodes) if found.is_live(node)]
+    changed = True
+    while changed:
+        changed = sum(_tie(graph, node, found.keep) for node in live) > 0
+    return found
+
+
+def _demand(graph: Graph, place: int, reach: Reach, need: Masks) -> None:
+    """What a live node needs of its inputs."""
+    node = graph.nodes[place]
+    if node.op in WEIGHTED:
+        _demand_products(graph, place, reach, need)
+        return
+    of_inputs, of_outputs = channel_labels(graph, node)
+    wanted = classes([*of_inputs, *of_outputs], [*map(_none_of, of_inputs), *(need[index] for index in node.outputs)])
+    for index, labels in zip(node.inputs, of_inputs, strict=True):
+        if index in need:
+            need[index] |= wanted[labels]
+            _at_least_one(reach, need, index)
+
+
+def _demand_products(graph: Graph, place: int, reach: Reach, need: Masks) -> None:
+    """Channels of which some product is not known beforehand and counts."""
+    node, facts = graph.nodes[place], reach.sums[place]
+    x, computed = node.inputs[0], need[node.outputs[0]] & ~facts.constant
+    if node.op == DEPTHWISE:
+        need[x] |= computed.reshape(len(need[x]), -1).any(1)
+    else:
+        used = (weights_of(graph, node)[computed] != 0).any(0) & ~facts.fixed
+        owners = column_channels(graph, node)
+        need[x][owners[used] if owners is not None else slice(None)] = True
+    _at_least_one(reach, need, x, need[node.outputs[0]] if node.op == DEPTHWISE else None)
+
+
+def column_channels(graph: Graph, node: Node) -> Int64 | None:
+    """The channel of the input that each column of a dense layer reads; None where that differs from row to row."""
+    columns, count = weights_of(graph, node).shape[1], channels(graph.tensors[node.inputs[0]])
+    return np.arange(columns) % count if columns % count == 0 else None
+
+
+def _at_least_one(reach: Reach, need: Masks, index: int, outputs: Mask | None = None) -> None:
+    """No tensor is without channels: a constant one if there is one, it costs least; of a depthwise layer one it needs."""
+    if need[index].any():
+        return
+    count = len(need[index])
+    merit = np.ones(count, np.int64) if outputs is None else outputs.reshape(count, -1).any(1).astype(np.int64)
+    if index in reach.values:
+        merit *= 1 + reach.values[index].constant.reshape(-1, count).all(0)
+    need[index][int(np.argmax(merit))] = True
+
+
+def _tie(graph: Graph, node: Node, keep: Masks) -> bool:
+    """Widens the masks of a node's activations to what belongs together; whether anything has changed."""
+    before = [int(keep[index].sum()) for index in (*node.inputs, *node.outputs) if index in keep]
+    if node.op == DEPTHWISE:
+        _tie_depthwise(keep, node.inputs[0], node.outputs[0])
+    elif node.op in DENSE:
+        if column_channels(graph, node) is None:
+            keep[node.inputs[0]][:] = True
+    else:
+        _tie_labels(graph, node, keep)
+    return before != [int(keep[index].sum()) for index in (*node.inputs, *node.outputs) if index in keep]
+
+
+def _tie_labels(graph: Graph, node: Node, keep: Masks) -> None:
+    of_inputs, of_outputs = channel_labels(graph, node)
+    pairs = [*zip(node.inputs, of_inputs, strict=True), *zip(node.outputs, of_outputs, strict=True)]
+    wanted = classes([labels for _, labels in pairs], [keep.get(index, _none_of(labels)) for index, labels in pairs])
+    for index, labels in pairs:
+        if index in keep:
+            keep[index] |= wanted[labels]
+
+
+def _tie_depthwise(keep: Masks, x: int, y: int) -> None:
+    """Every channel that stays has the same number of outputs: the most that one of them needs."""
+    groups = keep[y].reshape(len(keep[x]), -1)
+    keep[x] |= groups.any(1)
+    wanted = int(groups[keep[x]].sum(1).max(initial=1))
+    for channel in np.flatnonzero(keep[x]):
+        spare = np.flatnonzero(~groups[channel])
+        groups[channel, spare[: wanted - (groups.shape[1] - len(spare))]] = True
+
+
+def _none_of(labels: Int64) -> Mask:
+    return np.zeros(len(labels), np.bool_)
