@@ -133,9 +133,22 @@ class Node:
         return float(value)
 
 
+@dataclass(frozen=True)
+class Change:
+    """What a pass has made smaller: operators, multiply-accumulates of one inference, int8 weights, each before and after."""
+
+    name: str
+    operators: tuple[int, int]
+    macs: tuple[int, int]
+    weights: tuple[int, int]
+
+
 @dataclass
 class Graph:
-    """A whole model. Nodes stand in an order in which they can be run."""
+    """A whole model. Nodes stand in an order in which they can be run.
+
+    changes: what passes have done to it since it was read; nothing that runs depends on it.
+    """
 
     tensors: list[Tensor]
     nodes: list[Node]
@@ -143,6 +156,7 @@ class Graph:
     outputs: tuple[int, ...]
     arithmetic: str = "double"
     name: str = "network"
+    changes: tuple[Change, ...] = ()
 
     def input_tensors(self, node: Node) -> list[Tensor | None]:
         """A node's inputs in order; None where an optional one is absent."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from firmware_export.graph import Graph, Tensor
@@ -26,6 +27,7 @@ def network_info(graph: Graph, plan: Plan, name: str) -> dict[str, Any]:
         "arithmetic": graph.arithmetic,
         "inputs": [_edge(graph.tensors[index], plan.offsets[index]) for index in graph.inputs],
         "outputs": [_edge(graph.tensors[index], plan.offsets[index]) for index in graph.outputs],
+        "passes": [asdict(change) for change in graph.changes],
         "layers": layers,
         "macs": sum(layer["macs"] for layer in layers),
         "weights_bytes": graph.weights_bytes(),
@@ -90,6 +92,7 @@ def report_text(info: dict[str, Any]) -> str:
         f"{info['name']}: {len(info['layers'])} layers, {info['macs']:,} MACs, {info['weights_bytes']:,} bytes of weights",
         f"model {info['model_hash']}",
         f"arithmetic {info['arithmetic']}",
+        *map(pass_line, info["passes"]),
         "",
         *(_edge_line("input", place, edge) for place, edge in enumerate(info["inputs"])),
         *(_edge_line("output", place, edge) for place, edge in enumerate(info["outputs"])),
@@ -101,6 +104,13 @@ def report_text(info: dict[str, Any]) -> str:
         f"constants in flash {info['constants_bytes']:,} bytes",
     ]
     return "\n".join(lines) + "\n"
+
+
+def pass_line(change: dict[str, Any]) -> str:
+    """What one pass has made smaller, e.g. "remove dead channels: MACs 7,489,664 -> 3,727,313, weights 208,112 -> 29,066"."""
+    figures = [("operators", change["operators"]), ("MACs", change["macs"]), ("weights", change["weights"])]
+    texts = [f"{what} {before:,} -> {after:,}" for what, (before, after) in figures if before != after]
+    return f"{change['name'].replace('_', ' ')}: {', '.join(texts)}"
 
 
 def _edge_line(what: str, place: int, edge: dict[str, Any]) -> str:

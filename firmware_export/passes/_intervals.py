@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from firmware_export.check import ARITHMETICS
 from firmware_export.graph import DTYPES, Array, Graph, Node, Tensor
 from firmware_export.operators import operator_of
 from firmware_export.operators._broadcast import Elementwise
 from firmware_export.operators._reduction import reduced_axes
-from firmware_export.passes._weighted import SAFE_SUM, WEIGHTED, Interval, SumFacts, weighted_layer
+from firmware_export.passes._weighted import SAFE_SUM, WEIGHTED, Interval, SumFacts, in_every_arithmetic, weighted_layer
 from firmware_export.requantize import INT8_MAX, INT8_MIN
 
 TABLES = ("relu", "quantize", "leaky_relu", "logistic", "tanh", "hard_swish")
@@ -86,19 +85,12 @@ def _known(graph: Graph, node: Node, reach: Reach) -> list[Interval] | None:
     return found
 
 
-def _views(graph: Graph) -> list[Graph]:
-    """The graph under every arithmetic: what holds must hold in all."""
-    return [graph.with_arithmetic(name) for name in ARITHMETICS]
-
-
 def _by_table(graph: Graph, node: Node, x: Interval) -> Interval:
     """The least and the largest of the results between the ends, from the table of all 256."""
-    found = []
-    for view in _views(graph):
-        table = operator_of(node).simulate(view, node, [EVERY_INT8])[0].astype(np.int8)
-        found.append((_of_ranges(np.minimum, table), _of_ranges(np.maximum, table)))
+    tables = in_every_arithmetic(graph, lambda view: operator_of(node).simulate(view, node, [EVERY_INT8])[0])
     places = (x.low.astype(np.int64) - INT8_MIN, x.high.astype(np.int64) - INT8_MIN)
-    return _hull([Interval(low[places], high[places]) for low, high in found])
+    ends = [(_of_ranges(np.minimum, table), _of_ranges(np.maximum, table)) for table in tables]
+    return _hull([Interval(low[places], high[places]) for low, high in ends])
 
 
 def _of_ranges(extreme: np.ufunc, table: Array) -> Array:
@@ -114,11 +106,9 @@ def _by_pairs(graph: Graph, node: Node, inputs: list[Interval]) -> Interval:
     operator, y = operator_of(node), graph.tensors[node.outputs[0]]
     assert isinstance(operator, Elementwise)
     every = EVERY_INT8.astype(np.int64)
-    found = []
-    for view in _views(graph):
-        table = operator.combine(view, node, *np.broadcast_arrays(every[:, np.newaxis], every[np.newaxis]))
-        found.append(_of_corners(table, node, inputs, y.shape))
-    return _hull(found)
+    pairs = np.broadcast_arrays(every[:, np.newaxis], every[np.newaxis])
+    tables = in_every_arithmetic(graph, lambda view: operator.combine(view, node, *pairs))
+    return _hull([_of_corners(table, node, inputs, y.shape) for table in tables])
 
 
 def _of_corners(table: Array, node: Node, inputs: list[Interval], shape: tuple[int, ...]) -> Interval:
@@ -141,12 +131,9 @@ def _monotone(table: Array, axis: int) -> bool:
 
 
 def _by_ends(graph: Graph, node: Node, inputs: list[Interval]) -> list[Interval]:
-    found = []
-    for view in _views(graph) if node.op not in MOVING else [graph]:
-        low = operator_of(node).simulate(view, node, [x.low for x in inputs])
-        high = operator_of(node).simulate(view, node, [x.high for x in inputs])
-        found.append([Interval(*ends) for ends in zip(low, high, strict=True)])
-    return [_hull([result[place] for result in found]) for place in range(len(node.outputs))]
+    ends = [[x.low for x in inputs], [x.high for x in inputs]]
+    found = in_every_arithmetic(graph, lambda view: [operator_of(node).simulate(view, node, values) for values in ends])
+    return [_hull([Interval(low[place], high[place]) for low, high in found]) for place in range(len(node.outputs))]
 
 
 def _cannot_wrap(graph: Graph, node: Node) -> bool:

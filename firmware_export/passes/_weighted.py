@@ -5,18 +5,22 @@ The first two are one matrix [outputs, columns]; column k reads channel k % c of
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from firmware_export.check import ARITHMETICS
-from firmware_export.graph import Array, Graph, Node, Tensor
+from firmware_export.graph import Array, Graph, GraphError, Node, Tensor
 from firmware_export.operators._accumulator import OutputStage, int32_bias
 from firmware_export.operators._checks import clamp_attribute
 from firmware_export.operators._window import Window
 from firmware_export.requantize import Int64
 
+T = TypeVar("T")
 Mask = npt.NDArray[np.bool_]
 
 DENSE = ("conv2d", "fully_connected")
@@ -53,6 +57,17 @@ class SumFacts:
     values: Int64
     constant: Mask
     sums: Int64
+
+
+def in_every_arithmetic(graph: Graph, compute: Callable[[Graph], T]) -> list[T]:
+    """The results under every arithmetic: what holds must hold in all. One that does not take the model's scales is left out,
+    unless it is the graph's own: nobody can export the model with it."""
+    found = [compute(graph)]
+    for name in ARITHMETICS:
+        if name != graph.arithmetic:
+            with suppress(GraphError):
+                found.append(compute(graph.with_arithmetic(name)))
+    return found
 
 
 def weights_of(graph: Graph, node: Node) -> Array:
@@ -137,7 +152,7 @@ def _weight_scales(weights: Tensor) -> npt.NDArray[np.float64]:
 
 def _stored(graph: Graph, node: Node, low: Int64, high: Int64, safe: Mask) -> Interval:
     """The stored values of the sums' ends [windows, outputs] in every arithmetic; any value in the clamp where not safe."""
-    stages = [OutputStage.of(graph.with_arithmetic(name), node, low.shape[1]) for name in ARITHMETICS]
+    stages = in_every_arithmetic(graph, lambda view: OutputStage.of(view, node, low.shape[1]))
     clamp = clamp_attribute(node)
     lowest = np.minimum.reduce([stage.apply(low) for stage in stages])
     highest = np.maximum.reduce([stage.apply(high) for stage in stages])
