@@ -13,6 +13,7 @@ from host_tools.bench import bench
 from host_tools.board import check_target
 from host_tools.exact import exact, plan_targets
 from host_tools.inspect_device import inspect_layers, print_hello, print_selftest
+from host_tools.own_model import ModelOrder, run_model
 from host_tools.report import rebuild_report
 from host_tools.run import Order, run, target_folder
 from recipes.artifacts import OneLineParser, UsageError, did_you_mean, run_program
@@ -26,6 +27,7 @@ COMMANDS = {
     "layers": "compare every layer of one image with the simulator and name the first wrong element",
     "info": "print what the device says of itself: board, clock, model, tensors",
     "selftest": "let the device check its built-in known answers",
+    "model": "stream inputs through the firmware of a model file that firmware_export has built, check every answer",
     "exact": "compare simulator, C, outside interpreters and emulators byte for byte",
     "bench": "speed on this computer, instructions, flash, RAM and stack on the boards",
     "report": "write report.html again from the results of a run",
@@ -45,13 +47,14 @@ EXAMPLES = """examples:
   python -m host_tools digits --target unicorn
   python -m host_tools fashion_mnist --board nucleo_f446re --target serial:/dev/ttyACM0:115200 --images 1000
   python -m host_tools layers digits --target qemu --image 7
+  python -m host_tools model model.tflite --board nucleo_f446re --inputs x.npz
 """
 
 
 def main(arguments: list[str]) -> int:
     """Runs one command; returns the exit code."""
     command, rest = _split(arguments)
-    handlers: dict[str, Callable[[list[str]], int]] = {"ports": _ports, "bench": _bench, "exact": _exact}
+    handlers: dict[str, Callable[[list[str]], int]] = {"ports": _ports, "bench": _bench, "exact": _exact, "model": _model}
     handler = handlers.get(command)
     return _on_device(command, rest) if handler is None else handler(rest)
 
@@ -154,6 +157,19 @@ def _exact(arguments: list[str]) -> int:
     options = parser.parse_intermixed_args(arguments)
     order = _order(options, "unicorn")
     exact(plan_targets(order, _targets(options.targets)))
+    return 0
+
+
+def _model(arguments: list[str]) -> int:
+    parser = _parser("model")
+    _add_device(parser)
+    parser.add_argument("--inputs", metavar="NPZ", help="arrays for the model's inputs (default: random ones)")
+    options = parser.parse_intermixed_args(arguments)
+    board = load_board(options.board or ("host" if options.target == "host" else DEFAULT_BOARD))
+    check_target(options.target, board)
+    inputs = None if options.inputs is None else Path(options.inputs)
+    words, build = tuple(options.overrides), Path(options.build)
+    run_model(ModelOrder(options.recipe, words, build, board, options.target, inputs, options.images))
     return 0
 
 

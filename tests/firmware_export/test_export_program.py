@@ -162,12 +162,13 @@ def test_firmware_for_the_host_is_built_after_the_export(model: Path, tmp_path: 
     assert main(arguments) == 0
     folder = tmp_path / "b" / "their_model" / "firmware" / "host"
     assert {"firmware", "image.json", "manifest.json"} <= names(folder)
-    last = capsys.readouterr().out.strip().splitlines()[-1]
-    assert last.startswith("firmware/host: flash ") and "bytes" in last and str(folder) in last
+    firmware, compare = capsys.readouterr().out.strip().splitlines()[-2:]
+    assert firmware.startswith("firmware/host: flash ") and "bytes" in firmware and str(folder) in firmware
+    assert compare.startswith("compare: 0 of 40 output bytes differ over 10 random inputs")
     assert len(read_manifest(folder)["inputs"]) == len(FILES) - 1, "every exported file"
     main(arguments)
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(": unchanged")[0] for line in lines] == ["export", "firmware/host"]
+    assert [line.split(": unchanged")[0] for line in lines] == ["export", "firmware/host", "compare"]
 
 
 def test_firmware_for_a_board_has_a_line_for_each_memory_region(model: Path, tmp_path: Path, capsys: Output) -> None:

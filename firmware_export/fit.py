@@ -1,0 +1,95 @@
+"""Does a model fit a board, before anything is built: estimates of flash and RAM. The build (image.py) has the true figures.
+
+Constants and activations are exact. Code is estimated from the size of the C files that the network needs; the factors were
+measured with arm-none-eabi-gcc -O2 and are held by the tests against built images.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from firmware_export.board import BOARDS, Board
+from firmware_export.graph import Graph
+from firmware_export.hostlib import RUNTIME, runtime_files
+from firmware_export.plan import Plan
+from firmware_export.target import CORE_CLASSES
+
+FIRMWARE_SOURCES = ("main.c", "startup.c", "memory.c", "stm32_board.c")
+"""Of boards/: what is in every image beside the board's own board.c."""
+CODE_PER_CHARACTER = 0.21
+"""Bytes of Thumb code for a character of C without comments, unused functions left out by the linker."""
+LAYER_BYTES = 90
+"""Parameters and the call of one layer."""
+LIBRARY_BYTES = {"v6m": 3200}
+"""Division, 64-bit products and floats that the compiler's library adds on a core class."""
+OTHER_LIBRARY_BYTES = 1200
+VARIABLE_BYTES = 1128
+"""Variables of the server and the board, beside the UART's ring."""
+
+
+@dataclass(frozen=True)
+class RegionNeed:
+    """Bytes that one memory region is estimated to need, and has."""
+
+    name: str
+    needed: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One board. short_of: the region that lacks most, "" when everything fits; short_bytes: how much."""
+
+    board: str
+    core: str
+    flash: RegionNeed
+    ram: tuple[RegionNeed, ...]
+    short_of: str
+    short_bytes: int
+
+    @property
+    def fits(self) -> bool:
+        """Whether every region is large enough."""
+        return not self.short_of
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self) | {"fits": self.fits}
+
+
+def estimate(graph: Graph, plan: Plan, board: Board, vectors: int) -> Fit:
+    """What the firmware of a network needs on a board.
+
+    Args:
+        plan: for the board's core.
+        vectors: known answers in the image (firmware_export.selftest_vectors).
+    """
+    constants = sum(constant.data.nbytes for code in plan.codes for constant in code.constants)
+    answers = vectors * sum(graph.tensors[index].nbytes for index in graph.outputs)
+    flash = RegionNeed(board.code.name, constants + answers + _code_bytes(plan, board), board.code.size)
+    ring = 0 if board.uart is None else board.uart.ring
+    needs = dict.fromkeys((board.data, board.activations), 0)
+    needs[board.data] += board.stack_bytes + ring + VARIABLE_BYTES
+    needs[board.activations] += plan.size
+    ram = tuple(RegionNeed(name, needed, board.region(name).size) for name, needed in needs.items())
+    worst = max((flash, *ram), key=lambda need: need.needed - need.size)
+    short = max(0, worst.needed - worst.size)
+    return Fit(board.name, board.core, flash, ram, worst.name if short else "", short)
+
+
+def _code_bytes(plan: Plan, board: Board) -> int:
+    kernels = [RUNTIME / source for code in plan.codes for source in code.sources]
+    fixed = [*(BOARDS / name for name in FIRMWARE_SOURCES), board.folder / "board.c"]
+    core_class = CORE_CLASSES[board.core]
+    code = sum(_file_bytes(path) for path in {*fixed, *runtime_files([*kernels, BOARDS / "main.c"]), *kernels})
+    return code + LAYER_BYTES * len(plan.codes) + LIBRARY_BYTES.get(core_class, OTHER_LIBRARY_BYTES)
+
+
+@cache
+def _file_bytes(path: Path) -> int:
+    text = re.sub(r"/\*.*?\*/|//[^\n]*|\s+", " ", path.read_text(), flags=re.DOTALL)
+    return round(len(re.sub(" +", " ", text)) * CODE_PER_CHARACTER)

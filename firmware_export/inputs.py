@@ -1,0 +1,176 @@
+"""What a model is fed with: arrays of an .npz file, checked against the model, or random ones.
+
+An array is found by the name of the model's input, by its place among the arrays that are no labels, or, for a model with
+one input, under the key `x`. Labels, where there are any, are `y` or `labels`. The file is untrusted: nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import re
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from firmware_export.graph import DTYPES, Array, Graph, Tensor
+from firmware_export.model_file import shown
+from firmware_export.selftest import random_inputs
+from recipes.artifacts import DataError
+
+LABEL_KEYS = ("y", "labels")
+MAX_BYTES = 4 * 2**30
+"""Bytes of all arrays of a file, unpacked."""
+DAMAGE = (OSError, ValueError, TypeError, KeyError, EOFError, SyntaxError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What numpy and zipfile raise on bytes that are no .npz file, and on pickled objects."""
+SIGNATURE = re.compile(r"^serving_default_(.+):0$")
+"""How TensorFlow's converter names an input."""
+RANDOM_COUNT = 10
+"""Random inputs where none are given."""
+
+
+@dataclass(frozen=True)
+class ModelInputs:
+    """Inputs of a model, ready to run.
+
+    arrays: for each of the graph's inputs [n, *its shape], of its type. labels: int64 [n], or None.
+    source: what to call them in a sentence: "random inputs" or "inputs of x.npz".
+    """
+
+    arrays: tuple[Array, ...]
+    labels: npt.NDArray[np.int64] | None
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.arrays[0])
+
+    def vector(self, place: int) -> tuple[Array, ...]:
+        """One array for each of the graph's inputs, of its shape."""
+        return tuple(array[place] for array in self.arrays)
+
+
+def random_model_inputs(graph: Graph, count: int | None = None) -> ModelInputs:
+    """Pseudo-random inputs, the same ones every time."""
+    vectors = random_inputs(graph, count or RANDOM_COUNT)
+    return ModelInputs(tuple(np.stack(column) for column in zip(*vectors, strict=True)), None, "random inputs")
+
+
+def read_inputs(path: Path, graph: Graph, count: int | None = None, *, onnx: bool = False) -> ModelInputs:
+    """The first `count` inputs of an .npz file.
+
+    Args:
+        onnx: the model is an .onnx file: arrays of rank 4 are laid out as it declares them, [n, c, h, w], and real numbers
+            are taken for a stored input behind its QuantizeLinear.
+    Raises:
+        DataError: the file is missing, damaged, or its arrays do not fit the model.
+    """
+    content = _load(path)
+    labels = next((content[key] for key in LABEL_KEYS if key in content), None)
+    arrays = {key: array for key, array in content.items() if key not in LABEL_KEYS}
+    chosen = _chosen(arrays, graph, path)
+    fitted = tuple(_fitted(key, arrays[key], graph.tensors[i], path, onnx) for key, i in zip(chosen, graph.inputs, strict=True))
+    lengths = {key: len(array) for key, array in zip(chosen, fitted, strict=True)}
+    if len(set(lengths.values())) != 1 or 0 in lengths.values():
+        raise DataError(f"{path} holds {_listed(lengths)} inputs; expected the same number of each, 1 or more")
+    checked = None if labels is None else _labels(labels, len(fitted[0]), path)
+    return ModelInputs(
+        tuple(array[:count] for array in fitted), None if checked is None else checked[:count], f"inputs of {path.name}"
+    )
+
+
+def _load(path: Path) -> dict[str, Array]:
+    """Every array of the file; a .npy file is an array `x`."""
+    try:
+        if not path.is_file():
+            raise DataError(f"{path} not found; expected an .npz file (numpy.savez(path, x=inputs, y=labels))")
+        if zipfile.is_zipfile(path):
+            _refuse_large(path)
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return {"x": loaded}
+        with loaded:
+            return {key: loaded[key] for key in loaded.files}
+    except MemoryError:
+        raise DataError(f"{path} claims more memory than there is; save it again with numpy.savez") from None
+    except DAMAGE as error:
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise DataError(
+            f"{path} is no .npz file of plain arrays ({reason}); save it with numpy.savez(path, x=inputs)"
+        ) from None
+
+
+def _refuse_large(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        size = sum(entry.file_size for entry in archive.infolist())
+    if size > MAX_BYTES:
+        raise DataError(f"{path} unpacks to {size:,} bytes; supported: up to {MAX_BYTES:,} (save fewer inputs)")
+
+
+def _chosen(arrays: dict[str, Array], graph: Graph, path: Path) -> list[str]:
+    """The key of each of the graph's inputs."""
+    names = [graph.tensors[index].name for index in graph.inputs]
+    for known in (names, [SIGNATURE.sub(r"\1", name) for name in names]):
+        if all(name in arrays for name in known):
+            return known
+    if len(names) == 1 and "x" in arrays:
+        return ["x"]
+    if len(arrays) == len(names):
+        return list(arrays)
+    found = ", ".join(shown(key) for key in arrays) or "none"
+    raise DataError(f"{path} holds the arrays {found}; expected {', '.join(names)}, or {len(names)} in the model's order")
+
+
+def _fitted(key: str, array: Array, tensor: Tensor, path: Path, onnx: bool) -> Array:
+    """The array as [n, *tensor.shape] of the tensor's type."""
+    where = f"{path}: '{shown(key)}' is {array.dtype} {array.shape}"
+    shape = tensor.shape[1:] if tensor.shape[:1] == (1,) else tensor.shape
+    laid_out = (*shape[-1:], *shape[:-1]) if onnx and len(tensor.shape) == 4 else shape
+    if array.shape[1:] == laid_out and laid_out != shape:
+        array = np.moveaxis(array, 1, -1)
+    elif _without_ones(array.shape[1:]) != _without_ones(shape):
+        raise DataError(f"{where}; the model takes {_wanted(tensor, onnx)} (n, {', '.join(map(str, laid_out))})")
+    if onnx and array.dtype.kind == "f" and tensor.quantization is not None:
+        array = _stored(array, tensor, where)
+    if array.dtype != DTYPES[tensor.dtype]:
+        raise DataError(f"{where}; the model takes {_wanted(tensor, onnx)}, real = {_formula(tensor)}: convert the array")
+    return np.ascontiguousarray(array).reshape(len(array), *tensor.shape)
+
+
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape without its dimensions of 1: with them or without, it is the same array."""
+    return tuple(size for size in shape if size != 1)
+
+
+def _wanted(tensor: Tensor, onnx: bool) -> str:
+    return f"float32 or {tensor.dtype}" if onnx and tensor.quantization is not None else tensor.dtype
+
+
+def _formula(tensor: Tensor) -> str:
+    if tensor.quantization is None:
+        return "stored"
+    return f"{tensor.scale:.9g} * (stored - {tensor.zero_point})"
+
+
+def _stored(array: Array, tensor: Tensor, where: str) -> Array:
+    """Real numbers as the model's QuantizeLinear stores them: halves to even, saturated."""
+    real = array.astype(np.float32)
+    if not np.all(np.isfinite(real)):
+        raise DataError(f"{where} and holds NaN or infinity; expected finite numbers")
+    limits = np.iinfo(tensor.dtype)
+    steps = np.rint((real / np.float32(tensor.scale)).astype(np.float64)) + tensor.zero_point
+    found: Array = np.clip(steps, limits.min, limits.max).astype(DTYPES[tensor.dtype])
+    return found
+
+
+def _labels(labels: Array, count: int, path: Path) -> npt.NDArray[np.int64]:
+    if labels.dtype.kind not in "iu" or labels.reshape(-1).shape != (count,):
+        raise DataError(
+            f"{path}: the labels are {labels.dtype} {labels.shape}; expected {count:,} integers, one for each input"
+        )
+    return labels.reshape(-1).astype(np.int64)
+
+
+def _listed(lengths: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} '{shown(key)}'" for key, count in lengths.items())
