@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from onnx import NodeProto, TensorProto, ValueInfoProto
 from firmware_export.activation import Bounds
 from firmware_export.graph import Array, GraphError, Quantization
 from firmware_export.model_file import MAX_ELEMENTS, MAX_RANK, shown
-from firmware_export.onnx_tensors import array_of, attributes_of
+from firmware_export.onnx_tensors import array_of, attributes_of, dtype_of
 
 Constants = Mapping[str, Array]
+UINT8_OFFSET = 128
 
 
 def constant_input(node: NodeProto, place: int, what: str, constants: Constants) -> Array:
@@ -42,7 +44,8 @@ def quantization_of(node: NodeProto, rank: int, constants: Constants) -> tuple[Q
     scales = scale.astype(np.float32).reshape(-1)
     if not np.all(np.isfinite(scales) & (scales > 0)):
         raise GraphError(f"the scale '{shown(node.input[1])}' is {scales.min()}; supported: finite scales above 0")
-    dtype = "uint8" if zero_point is None else str(zero_point.dtype)
+    declared = dtype_of(int(attributes["output_dtype"]), "output_dtype") if attributes.get("output_dtype") else "uint8"
+    dtype = declared if zero_point is None else str(zero_point.dtype)
     if zero_point is not None and zero_point.size != scale.size:
         raise GraphError(f"{scale.size} scales and {zero_point.size} zero points; expected one of each")
     zeros = np.zeros(scale.size, np.int64) if zero_point is None else zero_point.astype(np.int64).reshape(-1)
@@ -77,10 +80,38 @@ def quantized_constant(node: NodeProto, constants: Constants) -> Array:
     return found
 
 
+def activation_quantization(node: NodeProto, constants: Constants, stored: str | None = None) -> tuple[Quantization, str]:
+    """The quantization of an activation as int8, and the type it has in the file: int8 or uint8.
+
+    uint8 values less 128 are the int8 values of the zero point less 128.
+
+    Args:
+        stored: the type of what a DequantizeLinear reads.
+    Raises:
+        GraphError: another type, several scales, or a zero point of another type than the values.
+    """
+    name = node.input[0] if node.input else ""
+    quantization, dtype = quantization_of(node, 0, constants)
+    if len(node.input) < 3 or not node.input[2]:
+        dtype = stored or dtype
+    refuse_activation_type(dtype, quantization, name)
+    if stored not in (None, dtype):
+        raise GraphError(f"'{shown(name)}' is stored as {stored}, its zero point is {dtype}; expected the same type")
+    if dtype == "uint8":
+        quantization = replace(quantization, zero_point=quantization.zero_point - UINT8_OFFSET)
+    return quantization, dtype
+
+
 def refuse_activation_type(dtype: str, quantization: Quantization, name: str) -> None:
-    """Raises GraphError unless an activation is int8 with one scale."""
-    if dtype != "int8":
-        raise GraphError(f"the activation '{shown(name)}' is {dtype}; supported: int8 (activation_type=QuantType.QInt8)")
+    """Raises GraphError unless an activation is int8 or uint8 with one scale."""
+    if dtype in ("int16", "uint16"):
+        raise GraphError(
+            f"the activation '{shown(name)}' is {dtype} (16 bits); supported: 8 bits (activation_type=QuantType.QInt8)"
+        )
+    if dtype not in ("int8", "uint8"):
+        raise GraphError(
+            f"the activation '{shown(name)}' is {dtype}; supported: int8 and uint8 (activation_type=QuantType.QInt8)"
+        )
     if quantization.scale.size != 1:
         raise GraphError(f"the activation '{shown(name)}' is quantized per channel; supported: one scale for the whole tensor")
 

@@ -1,8 +1,8 @@
-"""Int8 .onnx (QDQ form) -> Graph. NCHW becomes NHWC with no transpose left. The file is untrusted."""
+"""Int8 .onnx (QDQ or QOperator form) -> Graph. NCHW becomes NHWC with no transpose left. The file is untrusted."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ from onnx import ModelProto
 from firmware_export.activation import UNBOUNDED, Bounds, Clamp, clamp_of
 from firmware_export.check import check
 from firmware_export.geometry import MAX_WINDOW, same_padding
-from firmware_export.graph import ABSENT, Array, Graph, GraphError, Node, Quantization, Tensor
+from firmware_export.graph import ABSENT, Array, Attribute, Graph, GraphError, Node, Quantization, Tensor
 from firmware_export.model_file import damage, read_model_bytes
+from firmware_export.operators import operator_of
 
 Padding = tuple[int, int, int, int]
 MAX_ARGUMENTS = 64
@@ -33,6 +34,7 @@ class OnnxMatch:
         filled in with what the node infers.
     place, output_count: which of the operator's outputs this is, and how many it has (Split).
     clamp: real bounds of a Relu or Clip between the operator and the QuantizeLinear; None if there is none.
+    opset: the version of ONNX's operators that the file means.
     """
 
     op_type: str
@@ -43,6 +45,7 @@ class OnnxMatch:
     graph: Graph
     place: int = 0
     output_count: int = 1
+    opset: int = 20
 
     def input(self, place: int) -> Tensor:
         """The tensor at a place of the inputs. Raises GraphError if there is none."""
@@ -77,6 +80,38 @@ class OnnxMatch:
         self.graph.tensors.append(Tensor(name, array.shape, str(array.dtype), quantization, array))
         return len(self.graph.tensors) - 1
 
+    def weights(self) -> Tensor:
+        """Input 1 as weights. Raises GraphError unless their zero points are 0: other ones have no exact form here."""
+        tensor = self.input(1)
+        if tensor.quantization is not None and tensor.quantization.zero_point.any():
+            raise GraphError(
+                f"the zero points of the weights '{tensor.name}' are not in the middle (0 for int8, 128 for uint8); quantize "
+                "weights symmetrically: weight_type=QuantType.QInt8"
+            )
+        return tensor
+
+    def add(self, node: Node) -> None:
+        """Adds a node to the graph and gives its outputs the shapes that it infers. Raises GraphError as its operator does."""
+        self.graph.nodes.append(node)
+        for index, spec in zip(node.outputs, operator_of(node).infer(self.graph, node), strict=True):
+            self.graph.tensors[index] = replace(self.graph.tensors[index], shape=spec.shape, dtype=spec.dtype)
+
+    def ahead(
+        self, op: str, inputs: tuple[int, ...], quantization: Quantization | None, attributes: dict[str, Attribute]
+    ) -> int:
+        """Adds a node before the one that the operator returns; the index of its output, which is stored as given."""
+        name = f"{self.output().name}/{op}"
+        self.graph.tensors.append(Tensor(name, (), "int8", quantization))
+        index = len(self.graph.tensors) - 1
+        self.add(Node(op, inputs, (index,), attributes))
+        return index
+
+    def restored(self, index: int) -> Node:
+        """The node that makes the output of a tensor with another scale, clamped as the operator is."""
+        if self.int8_clamp() == (-128, 127):
+            return Node("quantize", (index,), self.outputs)
+        return Node("relu", (index,), self.outputs, {"clamp": self.int8_clamp()})
+
     def int8_clamp(self) -> Clamp:
         """The clamp as stored int8 values of the first output; (-128, 127) if there is none."""
         return clamp_of(UNBOUNDED if self.clamp is None else self.clamp, self.output())
@@ -99,10 +134,7 @@ class OnnxMatch:
         x, y = self.input(place), self.output()
         if x.quantization == y.quantization or x.is_constant:
             return self.inputs[place]
-        self.graph.tensors.append(Tensor(f"{x.name}/requantized", x.shape, x.dtype, y.quantization))
-        index = len(self.graph.tensors) - 1
-        self.graph.nodes.append(Node("quantize", (self.inputs[place],), (index,)))
-        return index
+        return self.ahead("quantize", (self.inputs[place],), y.quantization, {})
 
     def window(self, key: str, default: int = 1) -> tuple[int, int]:
         """An attribute with one value for each of h and w, e.g. "strides". Raises GraphError for another count."""
@@ -138,7 +170,7 @@ class OnnxMatch:
 
 
 def read_onnx(path: Path) -> Graph:
-    """Reads an int8 .onnx file in QDQ form.
+    """Reads an int8 .onnx file in QDQ or QOperator form.
 
     Raises:
         GraphError: damaged, or something in it is not supported; says what and what to do.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from firmware_export.graph import Array, Graph, GraphError, Node
+from firmware_export.graph import Array, Attribute, Graph, GraphError, Node
 from firmware_export.operators import Example, LayerCode, Operator, OutputSpec
 from firmware_export.operators._checks import clamp_attribute
 from firmware_export.operators._pool import (
@@ -61,14 +61,17 @@ class AveragePool2d(Operator):
         return read_tflite_pool(op, self.name)
 
     def read_onnx(self, match: OnnxMatch) -> Node:
-        """AveragePool; one over the whole image that changes the scale is read as a mean."""
+        """AveragePool; over the whole image with another scale a mean, else the average takes on another scale behind it."""
         node = read_onnx_pool(match, self.name)
-        padded, x, y = any(node.integers("padding")), match.input(0), match.output()
-        if match.attributes.get("count_include_pad", 0) and padded:
-            raise GraphError("AveragePool with count_include_pad over padding; supported: count_include_pad=0")
-        if x.quantization != y.quantization and not padded and node.integers("kernel") == x.shape[1:3]:
+        padding, x, y = node.integers("padding"), match.input(0), match.output()
+        if match.attributes.get("count_include_pad", 0) and any(padding):
+            node = _on_padded_image(match, node)
+        if x.quantization == y.quantization:
+            return node
+        if not any(padding) and node.integers("kernel") == x.shape[1:3]:
             return Node("mean", node.inputs, node.outputs, {"axes": (1, 2), "keep_dims": 1, "clamp": match.int8_clamp()})
-        return node
+        average = match.ahead(self.name, node.inputs, x.quantization, {**node.attributes, "clamp": (-128, 127)})
+        return match.restored(average)
 
     def write_tflite(self, graph: Graph, node: Node, writer: TfliteWriter) -> None:
         _, window = pool_parts(graph, node)
@@ -77,6 +80,16 @@ class AveragePool2d(Operator):
         padding = schema.Padding.SAME if window.padding_name() == "same" else schema.Padding.VALID
         activation = writer.fused_activation(clamp_attribute(node), node.outputs[0])
         writer.add("AVERAGE_POOL_2D", node.inputs, node.outputs, write_pool_options(window, padding, activation), 2)
+
+
+def _on_padded_image(match: OnnxMatch, node: Node) -> Node:
+    """The pool that counts its padding: on an image with a border of zeros. Raises GraphError with ceil_mode."""
+    if match.attributes.get("ceil_mode", 0):
+        raise GraphError("AveragePool with count_include_pad and ceil_mode over padding; supported: one of them")
+    x = match.input(0)
+    border: dict[str, Attribute] = {"paddings": (0, 0, *node.integers("padding"), 0, 0), "value": x.zero_point}
+    padded = match.ahead("pad", node.inputs, x.quantization, border)
+    return Node(node.op, (padded,), node.outputs, {**node.attributes, "padding": (0, 0, 0, 0)})
 
 
 OPERATOR = AveragePool2d()

@@ -82,7 +82,7 @@ class Conv2d(Operator):
         """Conv; one with groups is read as a depthwise_conv2d."""
         if match.attributes.get("group", 1) != 1:
             return registry()["depthwise_conv2d"].read_onnx(match)
-        weights = match.input(1)
+        weights = match.weights()
         attributes = onnx_window(match)
         ours = match.add_constant(weights.name, match.constant(1).transpose(0, 2, 3, 1).copy(), weights.quantization)
         return Node(self.name, (match.inputs[0], ours, *match.inputs[2:]), match.outputs, attributes)

@@ -99,7 +99,7 @@ class DepthwiseConv2d(Operator):
 
     def read_onnx(self, match: OnnxMatch) -> Node:
         """Conv with as many groups as channels; called by conv2d."""
-        weights, channels = match.input(1), match.input(0).shape[-1]
+        weights, channels = match.weights(), match.input(0).shape[-1]
         attributes = onnx_window(match)
         if match.attributes["group"] != channels or weights.shape[1] != 1:
             raise GraphError(

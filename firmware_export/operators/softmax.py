@@ -29,6 +29,10 @@ MAX_DEPTH = 2**SUM_INTEGER_BITS - 1
 OUTPUT_QUANTIZATION = Quantization.per_tensor(1 / 256, -128)
 
 
+FIRST_WITH_ONE_AXIS = 13
+"""The opset since which ONNX's Softmax is over one axis; before, it was over that axis and all behind it."""
+
+
 class Softmax(Operator):
     """y = exp(beta * x) / sum of exp(beta * x) over the last axis, in steps of 1/256.
 
@@ -105,12 +109,26 @@ class Softmax(Operator):
         return Node(self.name, op.inputs, op.outputs, {"beta": float(op.options_as(schema.SoftmaxOptionsT).beta)})
 
     def read_onnx(self, match: OnnxMatch) -> Node:
-        rank = len(match.input(0).shape)
-        if match.axis(int(match.attributes.get("axis", -1)), rank) != rank - 1 or match.clamp is not None:
-            raise GraphError(
-                f"Softmax over axis {match.attributes.get('axis')}; supported: the channels, without a clamp behind it"
-            )
-        return Node(self.name, match.inputs[:1], match.outputs, {"beta": 1.0})
+        """Over any axis, by transposes; other output scales are made from steps of 1/256."""
+        rank, opset = len(match.input(0).shape), int(match.attributes.get("opset", match.opset))
+        axis = match.axis(int(match.attributes.get("axis", -1 if opset >= FIRST_WITH_ONE_AXIS else 1)), rank)
+        _refuse_several_axes(match, opset)
+        if axis == rank - 1 and match.output().quantization == OUTPUT_QUANTIZATION and match.clamp is None:
+            return Node(self.name, match.inputs[:1], match.outputs, {"beta": 1.0})
+        return self._rescaled(match, axis)
+
+    def _rescaled(self, match: OnnxMatch, axis: int) -> Node:
+        """The node behind a softmax over another axis than the last, or with another scale."""
+        rank, index = len(match.input(0).shape), match.inputs[0]
+        swap = tuple({axis: rank - 1, rank - 1: axis}.get(place, place) for place in range(rank))
+        if axis != rank - 1:
+            index = match.ahead("transpose", (index,), match.input(0).quantization, {"perm": swap})
+        index = match.ahead(self.name, (index,), OUTPUT_QUANTIZATION, {"beta": 1.0})
+        if axis != rank - 1 and match.output().quantization == OUTPUT_QUANTIZATION and match.clamp is None:
+            return Node("transpose", (index,), match.outputs, {"perm": swap})
+        if axis != rank - 1:
+            index = match.ahead("transpose", (index,), OUTPUT_QUANTIZATION, {"perm": swap})
+        return match.restored(index)
 
     def write_tflite(self, graph: Graph, node: Node, writer: TfliteWriter) -> None:
         options = schema.SoftmaxOptionsT()
@@ -147,6 +165,15 @@ def _example(
     x = make.activation(shape, Quantization.per_tensor(float(np.float32(scale)), zero_point))
     graph = make.single_node("softmax", (x,), OUTPUT_QUANTIZATION, {"beta": beta})
     return Example(graph, label, make.extreme_inputs(graph) if inputs is None else (inputs,))
+
+
+def _refuse_several_axes(match: OnnxMatch, opset: int) -> None:
+    """Raises GraphError for an old Softmax over more than one axis of more than one element."""
+    x = match.input(0)
+    axis = int(match.attributes.get("axis", 1))
+    sizes = [x.shape[match.axis(place, len(x.shape))] for place in range(axis % max(1, len(x.shape)) + 1, len(x.shape))]
+    if opset < FIRST_WITH_ONE_AXIS and math.prod(sizes) != 1:
+        raise GraphError(f"Softmax of opset {opset} over several axes of {x.shape}; supported: one axis, or opset 13 and later")
 
 
 OPERATOR = Softmax()

@@ -69,7 +69,7 @@ def test_scales_that_are_none_are_refused(constants: dict[str, Any], words: str)
 
 def test_activations_are_int8_with_one_scale() -> None:
     refuse_activation_type("int8", Quantization.per_tensor(0.1, 0), "x")
-    with pytest.raises(GraphError, match="'x' is int16; supported: int8"):
+    with pytest.raises(GraphError, match=r"'x' is int16 .16 bits.; supported: 8 bits"):
         refuse_activation_type("int16", Quantization.per_tensor(0.1, 0), "x")
     channels = Quantization(np.float32([0.1, 0.2]), np.zeros(2, np.int64), 1)
     with pytest.raises(GraphError, match="'x' is quantized per channel"):

@@ -79,11 +79,13 @@ def test_average_pool_over_the_whole_image_may_change_the_scale() -> None:
     assert graph.nodes[0].op == "mean"
 
 
-def test_average_pool_that_changes_the_scale_is_refused() -> None:
+@pytest.mark.parametrize("activation", ["", "relu", (0.05, 0.2)])
+def test_average_pool_that_changes_the_scale(activation: str | tuple[float, float]) -> None:
+    """The average in its input's scale, then a quantize, or a relu where a clamp stands behind."""
     net = Qdq((1, 3, 6, 5), seed=1)
-    y = net.node("AveragePool", [net.input()], kernel_shape=[3, 3])
-    with pytest.raises(GraphError, match=r"output scale .*; supported: the same for both"):
-        read(net.model(net.quantized(y, 1 / 700, -128, (1, 3, 4, 3))))
+    y = net.clamped(net.node("AveragePool", [net.input(zero_point=-100)], kernel_shape=[3, 3]), activation)
+    graph = assert_agrees(net.model(net.quantized(y, 1 / 500, -7, (1, 3, 4, 3))), steps=2)
+    assert [node.op for node in graph.nodes] == ["average_pool2d", "relu" if activation else "quantize"]
 
 
 def refused(net: Qdq, value: str, message: str) -> None:
@@ -91,10 +93,21 @@ def refused(net: Qdq, value: str, message: str) -> None:
         read(net.model(value))
 
 
-def test_average_pool_that_counts_padding_is_refused() -> None:
+@pytest.mark.parametrize("zero_point", [-128, 0, 5])
+def test_average_pool_that_counts_padding(zero_point: int) -> None:
+    """Padding is real zeros: a border of the zero point, then a pool without padding."""
     net = Qdq((1, 3, 6, 5), seed=1)
-    options: dict[str, Any] = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "count_include_pad": 1}
-    refused(net, net.same_scale("AveragePool", net.input(), (1, 3, 6, 5), **options), "supported: count_include_pad=0")
+    options: dict[str, Any] = {"kernel_shape": [3, 3], "pads": [1, 0, 1, 2], "count_include_pad": 1}
+    y = net.same_scale("AveragePool", net.input(zero_point=zero_point), (1, 3, 6, 5), **options)
+    graph = assert_agrees(net.model(y))
+    assert [node.op for node in graph.nodes] == ["pad", "average_pool2d"]
+
+
+def test_average_pool_that_counts_padding_of_rounded_up_sizes_is_refused() -> None:
+    net = Qdq((1, 3, 6, 5), seed=1)
+    options: dict[str, Any] = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "strides": [2, 2], "count_include_pad": 1}
+    y = net.same_scale("AveragePool", net.input(), (1, 3, 4, 3), ceil_mode=1, **options)
+    refused(net, y, "count_include_pad and ceil_mode over padding; supported: one of them")
 
 
 def test_dilated_max_pool_is_refused() -> None:
@@ -183,10 +196,35 @@ def test_reduce_mean_over_axes_that_are_not_neighbours() -> None:
     assert graph.nodes[0].attributes["axes"] == (1, 3)
 
 
-def test_softmax_over_another_axis_is_refused() -> None:
+@pytest.mark.parametrize("axis", [-1, 2, 3])
+def test_softmax_over_another_axis(axis: int) -> None:
     net = Qdq((1, 3, 6, 5), seed=1)
-    y = net.quantized(net.node("Softmax", [net.input()], axis=2), 1 / 256, -128, (1, 3, 6, 5))
-    refused(net, y, "Softmax over axis 2; supported: the channels")
+    y = net.quantized(net.node("Softmax", [net.input(scale=0.03)], axis=axis), 1 / 256, -128, (1, 3, 6, 5))
+    graph = assert_agrees(net.model(y))
+    assert [node.op for node in graph.nodes] == ["transpose", "softmax", "transpose"]
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_softmax_with_another_scale(axis: int) -> None:
+    """What onnxruntime's quantizer writes: 1/255 is the step of 0..1. One step of 1/256 is rounded once more."""
+    net = Qdq((1, 3, 6, 5), seed=1)
+    y = net.quantized(net.node("Softmax", [net.input(scale=0.03)], axis=axis), 1 / 255, -128, (1, 3, 6, 5))
+    graph = assert_agrees(net.model(y))
+    assert [node.op for node in graph.nodes][-1] == "quantize"
+
+
+def test_softmax_of_old_files_is_over_all_that_follows() -> None:
+    """Before opset 13 the default axis is 1, and all behind it count as one; with one pixel that is the same."""
+    for shape, fits in (((1, 5, 1, 1), True), ((1, 5, 1, 2), False)):
+        net = Qdq(shape, seed=1)
+        y = net.quantized(net.node("Softmax", [net.input(scale=0.03)]), 1 / 256, -128, shape)
+        model = net.model(y)
+        model.opset_import[0].version = 12
+        if fits:
+            assert_agrees(model)
+        else:
+            with pytest.raises(GraphError, match="Softmax of opset 12 over several axes"):
+                read(model)
 
 
 def test_softmax_over_the_channels_of_an_image() -> None:

@@ -22,26 +22,6 @@ def refusal(net: Qdq, output: str) -> str:
     return str(caught.value)
 
 
-def test_reshapes_that_would_move_channels_are_refused() -> None:
-    net = Qdq((1, 2, 4, 6))
-    x = net.conv(net.input(), 4)
-    mixed = net.bare("Reshape", x, (1, 6, 4, 4), net.constant(np.array([1, 6, 4, 4], np.int64)))
-    assert "needs a transpose" in refusal(net, net.conv(mixed, 3))
-
-
-def test_a_flattened_image_as_output_is_refused() -> None:
-    net = Qdq((1, 2, 4, 6))
-    flat = net.same_scale("Flatten", net.conv(net.input(), 4), (1, 96))
-    assert "flattened image" in refusal(net, flat)
-
-
-def test_an_operator_that_reads_a_flattened_image_is_refused() -> None:
-    net = Qdq((1, 2, 4, 6))
-    flat = net.same_scale("Flatten", net.conv(net.input(), 4), (1, 96))
-    y = net.quantized(net.node("Softmax", [flat]), 1 / 256, -128, (1, 96))
-    assert "Softmax reads a flattened image; supported there: Gemm, MatMul" in refusal(net, y)
-
-
 def test_a_float_model_is_refused_with_the_way_out() -> None:
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, 3, 4, 4))
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 3, 4, 4))
@@ -52,10 +32,9 @@ def test_a_float_model_is_refused_with_the_way_out() -> None:
 
 def test_a_missing_quantizer_is_named_with_both_operators() -> None:
     net = Qdq((1, 2, 4, 4))
-    x = net.conv(net.input(), 3)
-    relu = net.node("Relu", [x])
-    net.shapes[relu], net.scales[relu] = net.shapes[x], net.scales[x]
-    assert "Conv reads" in (text := refusal(net, net.conv(relu, 3))) and "float32" in text
+    x = net.node("Sigmoid", [net.conv(net.input(), 3)])
+    net.shapes[x], net.scales[x] = (1, 3, 4, 4), (1 / 256, -128)
+    assert "Conv reads" in (text := refusal(net, net.conv(x, 3))) and "float32" in text
 
 
 def test_an_output_in_float_is_refused() -> None:
@@ -69,11 +48,15 @@ def test_an_output_in_float_is_refused() -> None:
 @pytest.mark.parametrize(
     ("op_type", "domain", "words"),
     [
-        ("QLinearConv", "", "QOperator form"),
-        ("QLinearAdd", "com.microsoft", "QOperator form"),
+        ("QLinearConv", "", "QLinearConv without a scale"),
+        ("QLinearWhere", "com.microsoft", "QOperator form is not supported; supported: QGemm, QLinearAdd"),
+        ("ConvInteger", "", "quantized dynamically, .*quantize_static with calibration data"),
+        ("DynamicQuantizeLinear", "", "quantized dynamically"),
+        ("BatchNormalization", "", "fold it into the convolution before quantizing"),
+        ("MatMulNBits", "com.microsoft", "few bits and float activations"),
         ("FusedConv", "com.microsoft", "domain 'com.microsoft'"),
         ("Einsum", "", r"Einsum\) is not supported; supported: .*Conv"),
-        ("If", "", r"If\) is not supported"),
+        ("If", "", r"If\) holds another graph; .* without control flow"),
     ],
 )
 def test_other_operators_are_refused_by_name(op_type: str, domain: str, words: str) -> None:
@@ -84,12 +67,40 @@ def test_other_operators_are_refused_by_name(op_type: str, domain: str, words: s
         read(net.model(net.conv(x, 3)))
 
 
-def test_uint8_activations_are_refused_with_the_way_out() -> None:
+@pytest.mark.parametrize(
+    ("dtype", "words"), [(np.int16, "int16 .16 bits.; supported: 8 bits"), (np.int32, "is int32; supported")]
+)
+def test_other_activation_types_are_refused_with_the_way_out(dtype: type, words: str) -> None:
     net = Qdq((1, 2, 4, 4))
-    s, z = net.constant(np.float32(0.1)), net.constant(np.uint8(3))
+    s, z = net.constant(np.float32(0.1)), net.constant(dtype(3))
     y = net.node("DequantizeLinear", [net.node("QuantizeLinear", ["input", s, z]), s, z])
     net.shapes[y] = net.shape
-    assert "uint8; supported: int8 (activation_type=QuantType.QInt8)" in refusal(net, y)
+    with pytest.raises(GraphError, match=words):
+        read(net.model(y))
+
+
+def test_integer_weights_under_float_activations_are_hybrid() -> None:
+    net = Qdq((1, 2, 4, 4))
+    w, _ = net.weights((3, 2, 1, 1))
+    y = net.node("Conv", ["input", w])
+    net.shapes[y] = (1, 3, 4, 4)
+    assert "hybrid model" in (text := refusal(net, y)) and "quantize the activations too" in text
+
+
+def test_asymmetric_weights_are_refused_with_the_way_out() -> None:
+    net = Qdq((1, 2, 4, 4))
+    inputs = [net.constant(np.ones((3, 2, 1, 1), np.uint8), "w"), net.constant(np.float32(0.1)), net.constant(np.uint8(127))]
+    y = net.quantized(net.node("Conv", [net.input(), net.node("DequantizeLinear", inputs)]), 0.1, 0, (1, 3, 4, 4))
+    assert "weight_type=QuantType.QInt8" in refusal(net, y)
+
+
+def test_a_value_stored_as_another_type_is_refused() -> None:
+    """uint8 with zero point 128 and int8 with 0 are the same numbers, but not the same bytes."""
+    net = Qdq((1, 2, 4, 4))
+    x = net.node("QuantizeLinear", ["input", net.constant(np.float32(0.1)), net.constant(np.uint8(128))])
+    y = net.node("DequantizeLinear", [x, net.constant(np.float32(0.1)), net.constant(np.int8(0))])
+    net.shapes[y] = net.shape
+    assert "stored as uint8, its zero point is int8" in refusal(net, y)
 
 
 def test_float_weights_are_refused() -> None:

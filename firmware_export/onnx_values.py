@@ -1,0 +1,102 @@
+"""What the names of an ONNX file stand for while it is read, and its inputs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from onnx import NodeProto, ValueInfoProto
+
+from firmware_export.graph import Array, Graph, GraphError, Node, Quantization, Tensor
+from firmware_export.model_file import shown
+from firmware_export.onnx_constants import unsigned
+from firmware_export.onnx_layout import onnx_shape, our_shape
+from firmware_export.onnx_quantization import declared_shape
+from firmware_export.onnx_tensors import dtype_of
+
+
+class FileValues:
+    """The graph in the making, and for each name of the file what it means; tensors by their index in the graph.
+
+    Constants; shapes of the file's inputs and the tensors that they are; stored integers, and which of them are uint8 in the
+    file; dequantized values by the tensor that they stand for; pending nodes by what they compute; tensors made of them.
+    """
+
+    def __init__(self) -> None:
+        self._graph = Graph([], [], (), ())
+        self._constants: dict[str, Array] = {}
+        self._file_inputs: dict[str, tuple[int, ...]] = {}
+        self._inputs: dict[str, int] = {}
+        self._stored: dict[str, int] = {}
+        self._unsigned: set[str] = set()
+        self._dequantized: dict[str, int] = {}
+        self._pending: dict[str, NodeProto] = {}
+        self._made: dict[str, int] = {}
+        self._count = 0
+
+    def _is_defined(self, name: str) -> bool:
+        places = (self._constants, self._file_inputs, self._stored, self._dequantized, self._pending)
+        return any(name in place for place in places)
+
+    def _define(self, name: str) -> None:
+        """Holds that a name gets one value."""
+        if not isinstance(name, str):
+            raise GraphError(f"the name '{shown(name)}' is no UTF-8 text; the file is damaged")
+        if not name or self._is_defined(name):
+            raise GraphError(f"the value '{shown(name)}' is made twice; the file is damaged")
+
+    def _fresh(self, word: str) -> str:
+        """A name that nothing has, for a value that the file does not name."""
+        self._count += 1
+        name = f"{word}/{self._count}"
+        return self._fresh(word) if self._is_defined(name) else name
+
+    def _add_tensor(self, tensor: Tensor) -> int:
+        self._graph.tensors.append(tensor)
+        return len(self._graph.tensors) - 1
+
+    def _add_input(self, value: ValueInfoProto) -> None:
+        """A uint8 input is what the model is fed; behind it the graph is int8."""
+        self._define(value.name)
+        shape = declared_shape(value)
+        dtype = dtype_of(value.type.tensor_type.elem_type, value.name)
+        if dtype not in ("float32", "int8", "uint8"):
+            raise GraphError(f"model input '{shown(value.name)}' is {dtype}; supported: float32, int8 and uint8")
+        self._file_inputs[value.name] = shape
+        if dtype == "float32":
+            return
+        fed = self._add_tensor(Tensor(shown(value.name), our_shape(shape), dtype))
+        self._inputs[value.name] = self._stored[value.name] = fed
+        if dtype == "uint8":
+            self._unsigned.add(value.name)
+            self._stored[value.name] = self._add_tensor(Tensor(f"{shown(value.name)}/int8", our_shape(shape), "int8"))
+            self._graph.nodes.append(Node("quantize", (fed,), (self._stored[value.name],)))
+
+    def _known_shape(self, name: str) -> tuple[int, ...]:
+        """The ONNX shape of a value. Raises GraphError where only a QuantizeLinear behind it will tell."""
+        if name in self._constants:
+            return self._constants[name].shape
+        if name in self._file_inputs:
+            return self._file_inputs[name]
+        index = self._dequantized.get(name, self._stored.get(name))
+        if index is None:
+            raise GraphError(f"the shape of '{shown(name)}' is not known before it is quantized; export with fixed shapes")
+        tensor = self._graph.tensors[index]
+        return tensor.shape if tensor.is_constant else onnx_shape(tensor.shape)
+
+    def _give_input(self, name: str, quantization: Quantization) -> None:
+        """The scale of an uint8 input, once its int8 values have one."""
+        if name in self._inputs and name in self._unsigned:
+            fed = self._inputs[name]
+            self._graph.tensors[fed] = replace(self._graph.tensors[fed], quantization=unsigned(quantization))
+
+    def _quantized_input(self, name: str, quantization: Quantization) -> int:
+        """A float input behind its QuantizeLinear: the graph takes the stored values themselves."""
+        if name not in self._inputs:
+            tensor = Tensor(shown(name), our_shape(self._file_inputs[name]), "int8", quantization)
+            self._inputs[name] = self._add_tensor(tensor)
+        return self._inputs[name]
+
+    def _used_input(self, name: str) -> int:
+        if name not in self._inputs or self._graph.tensors[self._inputs[name]].quantization is None:
+            raise GraphError(f"model input '{shown(name)}' is never quantized; expected a QuantizeLinear behind it")
+        return self._inputs[name]
