@@ -133,9 +133,9 @@ def _fitted(key: str, array: Array, tensor: Tensor, path: Path, onnx: bool) -> A
         raise DataError(f"{where}; the model takes {_wanted(tensor, onnx)} (n, {', '.join(map(str, laid_out))})")
     if onnx and array.dtype.kind == "f" and tensor.quantization is not None:
         array = _stored(array, tensor, where)
-    if array.dtype != DTYPES[tensor.dtype]:
+    if array.dtype.newbyteorder("=") != DTYPES[tensor.dtype]:
         raise DataError(f"{where}; the model takes {_wanted(tensor, onnx)}, real = {_formula(tensor)}: convert the array")
-    return np.ascontiguousarray(array).reshape(len(array), *tensor.shape)
+    return np.ascontiguousarray(array, DTYPES[tensor.dtype]).reshape(len(array), *tensor.shape)
 
 
 def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
