@@ -32,6 +32,8 @@ TYPE_NAMES: dict[int, str] = {code: name.lower() for name, code in vars(schema.T
 BUILTIN_NAMES: dict[int, str] = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
 FLOAT_EDGES = ("QUANTIZE", "DEQUANTIZE")
 """Operators between the float32 edges of a model and its int8 inside."""
+STATEFUL = ("UNIDIRECTIONAL_SEQUENCE_LSTM",)
+"""Operators with tensors that keep their value between inferences."""
 ACTIVATION_NAMES: dict[int, str] = {
     code: name for name, code in vars(schema.ActivationFunctionType).items() if not name.startswith("_")
 }
@@ -152,6 +154,7 @@ class _Reader:
         self._tensors: list[Tensor] = []
         self._folder = Folder()
         self._places: dict[int, int] = {ABSENT: ABSENT}
+        self._variables: set[int] = set()
 
     def graph(self) -> Graph:
         """The whole model; only tensors that are used, in the file's order."""
@@ -220,6 +223,8 @@ class _Reader:
                 raise GraphError(f"tensor index {index} is out of range 0..{limit - 1}; the file is damaged")
             with damage(f"tensor {index}"):
                 self._places[index] = len(self._tensors)
+                if self._subgraph.Tensors(index).IsVariable():
+                    self._variables.add(len(self._tensors))
                 self._tensors.append(self._tensor(self._subgraph.Tensors(index)))
 
     def _tensor(self, tensor: Any) -> Tensor:
@@ -230,8 +235,6 @@ class _Reader:
         shape = self._shape(tensor, name)
         if tensor.Sparsity() is not None:
             raise GraphError(f"tensor '{name}' is stored sparse; supported: dense tensors (export without sparsity)")
-        if tensor.IsVariable():
-            raise GraphError(f"tensor '{name}' keeps its value between inferences; supported: models without state")
         quantization = self._quantization(tensor.Quantization(), name, shape)
         return Tensor(name, shape, dtype, quantization, self._constant(tensor, name, shape, dtype))
 
@@ -285,13 +288,21 @@ class _Reader:
         if builtin == "SHAPE":
             _set_constants(graph, outputs, [_shape_of(found)])
             return
-        _refuse_float(found)
+        self._refuse_variables(found)
+        _refuse_float(found, self._variables)
         node: Node = _operators_by_builtin()[builtin].read_tflite(found)
         constants = self._folder.fold(graph, node)
         if constants is None:
             graph.nodes.append(node)
         else:
             _set_constants(graph, node.outputs, constants)
+
+    def _refuse_variables(self, op: TfliteOperator) -> None:
+        """State is an LSTM's own; every inference starts without it."""
+        for index in (*op.inputs, *op.outputs):
+            if index in self._variables and op.builtin not in STATEFUL:
+                name = op.graph.tensors[index].name
+                raise GraphError(f"tensor '{name}' keeps its value between inferences; supported: the states of an LSTM")
 
 
 def _shape_of(op: TfliteOperator) -> Tensor:
@@ -319,10 +330,11 @@ def _dtype(tensor: Any, name: str) -> str:
     return dtype
 
 
-def _refuse_float(operator: TfliteOperator) -> None:
+def _refuse_float(operator: TfliteOperator, variables: set[int]) -> None:
     """Float, hybrid and int16x8 models have the operators of int8 ones; the tensors tell."""
     tensors = [operator.graph.tensors[index] for index in (*operator.inputs, *operator.outputs) if index != ABSENT]
-    activations = [tensor for tensor in tensors if not tensor.is_constant]
+    places = [index for index in (*operator.inputs, *operator.outputs) if index != ABSENT and index not in variables]
+    activations = [operator.graph.tensors[index] for index in places if not operator.graph.tensors[index].is_constant]
     computed = [index for index in operator.inputs if index != ABSENT and not operator.graph.tensors[index].is_constant]
     if operator.builtin in FLOAT_EDGES or not computed:
         return

@@ -93,6 +93,7 @@ def run_tflite_micro(graph: Graph, twin: bytes, inputs: tuple[tuple[Array, ...],
         interpreter = runtime.Interpreter.from_bytes(twin, arena_size=2 * activations + ARENA_BYTES)
         answers = []
         for vector in inputs:
+            interpreter.reset()  # no state of an LSTM from the vector before
             for place, value in enumerate(vector):
                 interpreter.set_input(value, place)
             interpreter.invoke()

@@ -52,6 +52,7 @@ class _Operator:
     outputs: tuple[int, ...]
     options: Any
     version: int
+    intermediates: tuple[int, ...] = ()
 
 
 class TfliteWriter:
@@ -61,12 +62,21 @@ class TfliteWriter:
         self.graph = graph
         self._tensors: list[Tensor] = list(graph.tensors)
         self._operators: list[_Operator] = []
+        self._variables: set[int] = set()
 
     def tensor(self, index: int) -> Tensor:
         """A tensor of the graph, or one added to the file."""
         return self._tensors[index]
 
-    def add(self, builtin: str, inputs: Sequence[int], outputs: Sequence[int], options: Any, version: int) -> None:
+    def add(
+        self,
+        builtin: str,
+        inputs: Sequence[int],
+        outputs: Sequence[int],
+        options: Any,
+        version: int,
+        intermediates: Sequence[int] = (),
+    ) -> None:
         """Adds an operator.
 
         Args:
@@ -74,8 +84,9 @@ class TfliteWriter:
             inputs, outputs: tensor indexes; ABSENT for an optional input that is not there.
             options: a schema object such as schema.Conv2DOptionsT, or None.
             version: the operator's version in TFLite's numbering (CONV_2D int8: 3).
+            intermediates: tensors that tell how an LSTM stores what lies between its steps.
         """
-        self._operators.append(_Operator(builtin, tuple(inputs), tuple(outputs), options, version))
+        self._operators.append(_Operator(builtin, tuple(inputs), tuple(outputs), options, version, tuple(intermediates)))
 
     def add_constant(self, name: str, array: Array, quantization: Quantization | None = None) -> int:
         """Adds a constant tensor to the file and returns its index."""
@@ -86,6 +97,12 @@ class TfliteWriter:
         """Adds a computed tensor to the file and returns its index."""
         self._tensors.append(Tensor(name, shape, dtype, quantization))
         return len(self._tensors) - 1
+
+    def add_variable(self, name: str, shape: tuple[int, ...], dtype: str, quantization: Quantization | None) -> int:
+        """Adds a tensor that keeps its value between inferences (the state of an LSTM) and returns its index."""
+        index = self.add_activation(name, shape, dtype, quantization)
+        self._variables.add(index)
+        return index
 
     def fused_activation(self, clamp: Clamp, output: int) -> int:
         """The schema.ActivationFunctionType of an int8 clamp on a tensor. Raises GraphError if there is none."""
@@ -135,6 +152,8 @@ class TfliteWriter:
         places = {index: place for place, index in enumerate(sorted(self._used()))}
         buffers = [schema.BufferT()]
         tensors = [_pack_tensor(self._tensors[index], buffers) for index in places]
+        for index in self._variables:
+            tensors[places[index]].isVariable = True
         codes: dict[tuple[str, int], int] = {}
         operators = [_pack_operator(operator, places, codes) for operator in self._operators]
         subgraph = schema.SubGraphT(
@@ -158,7 +177,7 @@ class TfliteWriter:
     def _used(self) -> set[int]:
         named = [*self.graph.inputs, *self.graph.outputs]
         for operator in self._operators:
-            named += [*operator.inputs, *operator.outputs]
+            named += [*operator.inputs, *operator.outputs, *operator.intermediates]
         return {index for index in named if index != ABSENT}
 
 
@@ -211,6 +230,8 @@ def _pack_operator(operator: _Operator, places: dict[int, int], codes: dict[tupl
         inputs=[ABSENT if index == ABSENT else places[index] for index in operator.inputs],
         outputs=[places[index] for index in operator.outputs],
     )
+    if operator.intermediates:
+        packed.intermediates = [places[index] for index in operator.intermediates]
     if operator.options is not None:
         packed.builtinOptions = operator.options
         packed.builtinOptionsType = getattr(schema.BuiltinOptions, type(operator.options).__name__.removesuffix("T"))

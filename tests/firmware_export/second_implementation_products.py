@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from second_implementation_lstm import lstm
 
 from firmware_export.graph import Graph, Node
 
@@ -53,4 +54,4 @@ def _matrix(values: np.ndarray, batch: tuple[int, ...]) -> np.ndarray:
     return values[tuple(min(index, size - 1) for index, size in zip(own, values.shape, strict=False))]
 
 
-PRODUCTS = {implementation.__name__: implementation for implementation in (transpose_conv, batch_matmul)}
+PRODUCTS = {implementation.__name__: implementation for implementation in (transpose_conv, batch_matmul, lstm)}
