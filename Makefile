@@ -6,6 +6,7 @@ BUILD   ?= build
 DATA    ?=
 IMAGES  ?=
 SET     ?=
+MODELS  ?=
 TOOLCHAIN ?= auto
 PYTHON  ?= $(shell command -v python3.11 || command -v python3)
 
@@ -77,8 +78,8 @@ layers: firmware ## name the first layer in which the board differs from the sim
 exact: firmware ## compare simulator, C, emulators and outside interpreters byte for byte
 	@$(PY) -m host_tools exact $(RECIPE) $(OPTIONS) --board "$(BOARD)" $(if $(IMAGES),--images $(IMAGES))
 
-bench: $(SETUP) ## speed, instructions, flash, RAM and stack of the built recipes
-	@$(PY) -m host_tools bench $(RECIPE) $(OPTIONS)
+bench: $(SETUP) ## what an inference costs on every core: instructions, flash, RAM, stack (MODELS=files, or RECIPE)
+	@$(PY) -m host_tools bench $(if $(MODELS),$(MODELS),$(RECIPE)) $(OPTIONS) --toolchain $(TOOLCHAIN)
 
 test: $(DEV) ## all fast tests (10 minutes at most)
 	@$(PY) -m pytest

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from serial.tools.list_ports import comports
 
 from firmware_export.board import load_board
-from host_tools.bench import bench
+from firmware_export.target import GOALS
+from host_tools.bench import BenchOrder, bench, layer_table, toolchains
+from host_tools.bench_image import CORES
+from host_tools.bench_models import bench_models
 from host_tools.board import check_target
 from host_tools.exact import exact, plan_targets
 from host_tools.inspect_device import inspect_layers, print_hello, print_selftest
@@ -19,6 +22,7 @@ from host_tools.run import Order, run, target_folder
 from recipes.artifacts import OneLineParser, UsageError, did_you_mean, run_program
 from recipes.recipe import load_recipe
 
+BENCH_CORES = ("host", *CORES)
 DEFAULT_BOARD, DEFAULT_TARGET = "netduinoplus2", "unicorn"
 
 COMMANDS = {
@@ -29,7 +33,7 @@ COMMANDS = {
     "selftest": "let the device check its built-in known answers",
     "model": "stream inputs through the firmware of a model file that firmware_export has built, check every answer",
     "exact": "compare simulator, C, outside interpreters and emulators byte for byte",
-    "bench": "speed on this computer, instructions, flash, RAM and stack on the boards",
+    "bench": "what an inference costs: instructions on every core, flash, RAM, stack; speed on this computer",
     "report": "write report.html again from the results of a run",
     "ports": "list the serial ports",
 }
@@ -186,14 +190,31 @@ def _targets(text: str | None) -> tuple[str, ...] | None:
 
 def _bench(arguments: list[str]) -> int:
     parser = _parser("bench", recipe=False)
-    parser.add_argument("recipes", metavar="RECIPE", nargs="+", help="recipes that are built; words with '=' change them")
+    parser.add_argument(
+        "models", metavar="MODEL", nargs="+", help="recipes that are exported, .tflite or .onnx files, folders of them; words "
+        "with '=' change the recipes"
+    )  # fmt: skip
+    parser.add_argument("--cores", metavar="C,C", default=",".join(BENCH_CORES), help="default: all, and host")
+    parser.add_argument("--toolchain", choices=("auto", "all", "gcc", "zig"), default="auto", help="all: every one installed")
+    parser.add_argument("--optimize", metavar="G,G", default="balanced", help=f"goals: {', '.join(GOALS)} (default: balanced)")
+    parser.add_argument("--layers", action="store_true", help="where the instructions are, layer by layer")
     options = parser.parse_intermixed_args(arguments)
-    overrides = [word for word in options.recipes if "=" in word]
-    names = [word for word in options.recipes if "=" not in word]
-    if not names:
-        raise UsageError("bench needs at least one recipe; see python -m host_tools bench --help")
-    bench([load_recipe(name, overrides) for name in names], Path(options.build))
+    cores = _listed(options.cores, BENCH_CORES, "core")
+    goals = _listed(options.optimize, GOALS, "goal")
+    models = bench_models(options.models, Path(options.build))
+    rows = bench(BenchOrder(models, cores, toolchains(options.toolchain), goals), Path(options.build))
+    if options.layers:
+        print("\n".join(f"\n{layer_table(row)}" for row in rows if row.per_layer))
     return 0
+
+
+def _listed(text: str, known: Sequence[str], what: str) -> tuple[str, ...]:
+    """Words between commas, each one of those that are known."""
+    names = tuple(text.split(","))
+    for name in names:
+        if name not in known:
+            raise UsageError(f"unknown {what} '{name}'{did_you_mean(name, known)}; known: {', '.join(known)}")
+    return names
 
 
 def _ports(arguments: list[str]) -> int:

@@ -1,244 +1,322 @@
-"""`bench`: speed on this computer, and instructions, flash, RAM and stack of every board, each answer checked.
+"""`bench`: what one inference costs: exact instructions on every core, flash, RAM, stack; speed on this computer.
 
-bench.json is a list with one entry for each model and place it ran at; see `Row`.
+bench.json is a list with one entry for each model, core, toolchain and goal; see `Row`. Every run checks every output byte
+against the simulator, so that a fast wrong answer is no figure.
 """
 
 from __future__ import annotations
 
+import json
+import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, ValidationError
 
-from firmware_export.board import Board, board_names, load_board
 from firmware_export.emit import emit
-from firmware_export.image import FitError, ImageReport, build_image, toolchain_for
+from firmware_export.graph import DTYPES, Array, Graph
+from firmware_export.hostlib import HostNetwork
+from firmware_export.operators import operator_of
 from firmware_export.plan import plan
 from firmware_export.progress import progress
+from firmware_export.simulate import simulate
 from firmware_export.target import Target
-from firmware_export.toolchain import host_toolchain
-from host_tools.board import open_target
-from host_tools.compare import Int8, MismatchError
-from host_tools.firmware import check_answering_board
-from host_tools.link import Link
-from host_tools.model import Model, load_model, simulated
+from firmware_export.toolchain import Toolchain, arm_toolchain, host_toolchain
+from host_tools.bench_image import CORES, NAME, BenchImage, build_bench_image
+from host_tools.bench_picture import write_picture
+from host_tools.bench_run import UNICORN_CPUS, has_qemu, run_qemu, run_unicorn
+from host_tools.call_graph import deepest
+from host_tools.compare import MismatchError
+from host_tools.cycles import CORE as CYCLES_CORE
+from host_tools.cycles import estimate
+from host_tools.disassembly import functions, taken_addresses
 from host_tools.results import Model as Section
-from recipes.artifacts import BuildLock, write_json_atomic
-from recipes.recipe import Recipe
+from recipes.artifacts import ArtifactError, BuildLock, write_json_atomic
 
-BENCH = "bench.json"
-TARGET_MACS_PER_SECOND = 50e6
-"""What the compiled C must reach on one core of this computer."""
-CHECKED_IMAGES = 3
-"""How many random images each board answers; their answers are compared with the simulator's."""
+BENCH, PICTURE = "bench.json", "bench.svg"
+SIZES = ("code_bytes", "weights_bytes", "tables_bytes", "activation_bytes", "stack_bytes", "stack_bound_bytes")
+FIGURES = ("instructions", *SIZES)
+ALLOWED_GROWTH = 0.01
+"""What a figure may grow beyond the committed one."""
 SECONDS_PER_TRIAL, TRIALS = 0.3, 5
 
 Count = Annotated[int, Field(ge=0)]
 
 
 class Row(Section):
-    """One model at one place. Unknown figures are None: a host has no flash, a core without a counter no instructions.
+    """One model on one core. Unknown figures are None: nothing of this computer's code is counted.
 
-    activation_bytes: the activation buffer, scratch included. stack_bytes: the most that was used, measured by painting.
-    code_bytes: flash without the network's constants.
+    instructions: executed in one inference; per_layer: those up to each layer's return. cycles_estimate: Cortex-M4 only.
+    code_bytes: network and kernels; weights_bytes: the network's constants as stored; tables_bytes: parameters of layers and
+    constants of kernels. activation_bytes: the caller's buffer, scratch included. stack_bytes: measured by painting;
+    stack_bound_bytes: the most along any chain of calls. macs: of the model after the passes.
     """
 
     model: str
-    board: str
     core: str
     toolchain: str
     arithmetic: str
     optimize: str
     macs: Count
-    weights_bytes: Count
-    activation_bytes: Count
     instructions: Count | None = None
-    macs_per_second: Annotated[float, Field(ge=0)] | None = None
-    flash_bytes: Count | None = None
-    ram_bytes: Count | None = None
+    per_layer: tuple[tuple[str, Count], ...] = ()
+    cycles_estimate: Count | None = None
     code_bytes: Count | None = None
+    weights_bytes: Count
+    tables_bytes: Count | None = None
+    activation_bytes: Count
     stack_bytes: Count | None = None
-    exact: bool | None = None
-    note: str = ""
+    stack_bound_bytes: Count | None = None
+    macs_per_second: Annotated[float, Field(ge=0)] | None = None
+    exact: bool
+
+    @property
+    def key(self) -> tuple[str, str, str, str, str]:
+        """What a row is about."""
+        return self.model, self.core, self.toolchain, self.arithmetic, self.optimize
 
 
-def bench(recipes: Sequence[Recipe], build: Path, toolchain: str = "auto") -> list[Row]:
-    """Measures built recipes, prints a table and writes build/bench/bench.json.
+@dataclass(frozen=True)
+class BenchModel:
+    """A model as `simplify` left it, and the name its rows bear."""
+
+    name: str
+    graph: Graph
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one inference."""
+        return sum(operator_of(node).macs(self.graph, node) for node in self.graph.nodes)
+
+
+@dataclass(frozen=True)
+class BenchOrder:
+    """What to measure: every combination. cores: of bench_image.CORES and "host"."""
+
+    models: tuple[BenchModel, ...]
+    cores: tuple[str, ...]
+    toolchains: tuple[Toolchain, ...]
+    goals: tuple[str, ...]
+
+    def combinations(self) -> Iterator[tuple[BenchModel, str, Toolchain | None, str]]:
+        """The rows to make; the host has one compiler."""
+        for model in self.models:
+            for core in self.cores:
+                for goal in self.goals:
+                    compilers = (None,) if core == "host" else self.toolchains
+                    yield from ((model, core, compiler, goal) for compiler in compilers)
+
+
+def toolchains(preference: str) -> tuple[Toolchain, ...]:
+    """The compilers for the boards: one by name, or with "all" every one that is installed."""
+    if preference != "all":
+        return (arm_toolchain(preference),)
+    names = (("gcc",) if shutil.which("arm-none-eabi-gcc") else ()) + ("zig",)
+    return tuple(arm_toolchain(name) for name in names)
+
+
+def bench(order: BenchOrder, build: Path) -> list[Row]:
+    """Measures, prints a table, writes build/bench/bench.json and a picture.
 
     Raises:
-        ArtifactError: a recipe has not been exported.
+        ToolchainError: a core can neither be compiled for nor emulated here.
         MismatchError: some answer was wrong; everything is measured and written first.
     """
-    folder, rows = build / "bench", []
+    folder, rows, left_out = build / "bench", [], []
+    wanted = list(order.combinations())
     with BuildLock(folder):
-        for recipe in recipes:
-            model = load_model(build / recipe.name, recipe)
-            rows.append(host_row(recipe, model))
-            with progress(f"bench {recipe.name}", len(board_names()) - 1, "boards") as advance:
-                for name in board_names():
-                    if name != "host":
-                        rows.append(board_row(recipe, model, load_board(name), toolchain))
-                        advance(1)
+        with progress("bench", len(wanted), "rows") as advance:
+            for model, core, compiler, goal in wanted:
+                if core == "host":
+                    rows.append(host_row(model, goal))
+                elif runnable(core):
+                    assert compiler is not None
+                    rows.append(core_row(model, core, goal, compiler))
+                else:
+                    left_out.append(core)
+                advance(1)
         write_json_atomic(folder / BENCH, [row.model_dump(mode="json") for row in rows])
+        write_picture(folder / PICTURE, rows)
     print(table(rows))
-    print(summary(rows, folder / BENCH), flush=True)
-    wrong = [f"{row.model} on {row.board}" for row in rows if row.exact is False]
+    for core in dict.fromkeys(left_out):
+        print(f"{core} is left out: only qemu emulates it; install qemu-system-arm")
+    print(f"bench: {len(rows)} rows, every output byte checked; {folder / BENCH}, {folder / PICTURE}", flush=True)
+    wrong = [f"{row.model} on {row.core}" for row in rows if not row.exact]
     if wrong:
         raise MismatchError(f"bench: answers differ from the exact simulator: {', '.join(wrong)}; run make exact")
     return rows
 
 
-def random_images(model: Model, count: int) -> Int8:
-    """Pseudo-random inputs int8 [n, h, w, c]; always the same."""
-    shape = model.graph.tensors[model.graph.inputs[0]].shape[1:]
-    return np.random.default_rng(0).integers(-128, 128, (count, *shape)).astype(np.int8)
+def runnable(core: str) -> bool:
+    """Whether an emulator of the core is installed."""
+    return core in UNICORN_CPUS or has_qemu()
 
 
-def host_row(recipe: Recipe, model: Model) -> Row:
-    """Speed of the compiled C on one core of this computer."""
-    images = random_images(model, CHECKED_IMAGES)
-    same = np.array_equal(model.compiled(images), simulated(model.graph, images))
-    speed = model.macs / seconds_per_image(model.compiled, images)
-    compiler = host_toolchain().label
-    return _row(recipe, model, "host", "host", compiler, exact=same, macs_per_second=speed, note="one core, in process")
+def random_inputs(graph: Graph, seed: int = 0) -> tuple[Array, ...]:
+    """Pseudo-random bytes for every input; always the same. Floats are of the size of real data."""
+    rng = np.random.default_rng(seed)
+    found: list[Array] = []
+    for tensor in (graph.tensors[index] for index in graph.inputs):
+        if tensor.dtype == "float32":
+            found.append(rng.normal(0, 1, tensor.shape).astype(np.float32))
+        else:
+            found.append(np.frombuffer(rng.bytes(tensor.nbytes), DTYPES[tensor.dtype]).reshape(tensor.shape))
+    return tuple(found)
 
 
-def seconds_per_image(run: Callable[[Int8], object], images: Int8, clock: Callable[[], float] = time.perf_counter) -> float:
-    """The fastest of TRIALS trials, each of enough repetitions to last SECONDS_PER_TRIAL: other load only slows down."""
+def core_row(model: BenchModel, core: str, goal: str, toolchain: Toolchain) -> Row:
+    """Builds the bench program for a core and runs it in unicorn, or in qemu where unicorn lacks the core."""
+    inputs = random_inputs(model.graph)
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        image = build_bench_image(model.graph, CORES[core], goal, inputs, Path(folder), toolchain)
+        counted = run_unicorn(image) if core in UNICORN_CPUS else run_qemu(image)
+        bound = stack_bound(image)
+    expected = simulate(model.graph, *inputs)
+    names = [f"{place} {node.op}" for place, node in enumerate(model.graph.nodes)]
+    return Row(
+        model=model.name,
+        core=core,
+        toolchain=toolchain.label,
+        arithmetic=model.graph.arithmetic,
+        optimize=goal,
+        macs=model.macs,
+        instructions=counted.instructions,
+        per_layer=tuple(zip(names, counted.per_layer, strict=True)),
+        cycles_estimate=estimate(counted.blocks) if core == CYCLES_CORE else None,
+        code_bytes=image.code_bytes,
+        weights_bytes=image.weights_bytes,
+        tables_bytes=image.tables_bytes,
+        activation_bytes=image.plan.size,
+        stack_bytes=counted.stack_bytes,
+        stack_bound_bytes=bound,
+        exact=_same(counted.outputs, expected),
+    )
+
+
+def _same(found: Sequence[Array], expected: Sequence[Array]) -> bool:
+    return all(one.tobytes() == other.tobytes() for one, other in zip(found, expected, strict=True))
+
+
+def stack_bound(image: BenchImage) -> int:
+    """Bytes of stack that an inference uses at most, from the call of the network's run on."""
+    known = functions(image.elf)
+    start = next(place for place, function in known.items() if function.name == f"{NAME}_run")
+    outside = (f"{NAME}_", "bench", "reset_handler")
+    reachable = frozenset(p for p in taken_addresses(image.elf, known) if not known[p].name.startswith(outside))
+    return deepest(known, start, {"": reachable, f"{NAME}_layers": frozenset()})
+
+
+def host_row(model: BenchModel, goal: str) -> Row:
+    """Speed of the compiled C on one core of this computer, on the packed data of cores with DSP instructions."""
+    layout = plan(model.graph, Target.of("host", goal))
+    inputs = [value if value.shape[:1] == (1,) else value[np.newaxis] for value in random_inputs(model.graph)]
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        for name, text in emit(model.graph, layout, NAME, selftest=False).items():
+            (Path(folder) / name).write_text(text)
+        network = HostNetwork(Path(folder), NAME)
+    expected = simulate(model.graph, *random_inputs(model.graph))
+    seconds = seconds_per_run(lambda count: network.run(*(np.repeat(value, count, 0) for value in inputs)))
+    return Row(
+        model=model.name,
+        core="host",
+        toolchain=host_toolchain().label,
+        arithmetic=model.graph.arithmetic,
+        optimize=goal,
+        macs=model.macs,
+        weights_bytes=sum(constant.data.nbytes for code in layout.codes for constant in code.constants),
+        activation_bytes=layout.size,
+        macs_per_second=model.macs / seconds,
+        exact=_same(network.run(*inputs), expected),
+    )
+
+
+def seconds_per_run(run: Callable[[int], object], clock: Callable[[], float] = time.perf_counter) -> float:
+    """The fastest of TRIALS trials, each of enough repetitions to last SECONDS_PER_TRIAL: other load only slows down.
+
+    run: does so many inferences.
+    """
     count = 1
     while True:
-        batch = np.resize(images, (count, *images.shape[1:]))
-        started = clock()
-        run(batch)
-        elapsed = clock() - started
+        elapsed = _timed(run, count, clock)
         if elapsed >= SECONDS_PER_TRIAL / 2:
             break
         count = max(2 * count, min(64 * count, int(count * SECONDS_PER_TRIAL / max(elapsed, 1e-6))))
-    trials = [elapsed]
-    for _ in range(TRIALS - 1):
-        started = clock()
-        run(batch)
-        trials.append(clock() - started)
-    return min(trials) / count
+    return min([elapsed, *(_timed(run, count, clock) for _ in range(TRIALS - 1))]) / count
 
 
-def board_row(recipe: Recipe, model: Model, board: Board, toolchain: str) -> Row:
-    """Builds the image for a board and, where it can be emulated, runs it."""
-    compiler = toolchain_for(board, toolchain)
-    with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
-        work = Path(scratch)
-        try:
-            section = recipe.firmware_export
-            sources = _emitted(model, board.core, section.optimize, work)
-            image = build_image(board, sources, work, compiler, section.compiler_level)
-        except FitError as error:
-            return _row(recipe, model, board.name, board.core, compiler.label, note=str(error))
-        if not board.emulator.unicorn:
-            return _row(recipe, model, board.name, board.core, compiler.label, image, note="not emulated")
-        return emulated_row(recipe, model, board, image, work)
+def _timed(run: Callable[[int], object], count: int, clock: Callable[[], float]) -> float:
+    started = clock()
+    run(count)
+    return clock() - started
 
 
-def _emitted(model: Model, core: str, optimize: str, work: Path) -> Path:
-    """The generated C for a core, in a folder of its own."""
-    folder = work / "c"
-    folder.mkdir()
-    layout = plan(model.graph, Target.of(core, optimize))
-    for name, text in emit(model.graph, layout, model.name, selftest=False).items():
-        (folder / name).write_text(text)
-    return folder
-
-
-def emulated_row(recipe: Recipe, model: Model, board: Board, image: ImageReport, work: Path) -> Row:
-    """Instructions and stack of an image in unicorn, whose cycle counter counts executed instructions."""
-    images = random_images(model, CHECKED_IMAGES)
-    with Link(open_target("unicorn", board, work), model.expected()) as link:
-        check_answering_board(link.hello, board, work, "unicorn")
-        answers = [link.run(one.tobytes()) for one in images]
-    counts = [answer.cycles for answer in answers if answer.cycles is not None]
-    outputs = np.stack([np.frombuffer(answer.outputs, np.int8) for answer in answers])
-    return _row(
-        recipe,
-        model,
-        board.name,
-        board.core,
-        image.toolchain,
-        image,
-        instructions=round(sum(counts) / len(counts)) if counts else None,
-        stack_bytes=max(answer.stack_used for answer in answers) or None,
-        exact=np.array_equal(outputs, simulated(model.graph, images)),
-    )
-
-
-def _row(
-    recipe: Recipe,
-    model: Model,
-    board: str,
-    core: str,
-    toolchain: str,
-    image: ImageReport | None = None,
-    *,
-    instructions: int | None = None,
-    stack_bytes: int | None = None,
-    exact: bool | None = None,
-    macs_per_second: float | None = None,
-    note: str = "",
-) -> Row:
-    constants = int(model.info["constants_bytes"])
-    return Row(
-        model=recipe.name,
-        board=board,
-        core=core,
-        toolchain=toolchain,
-        arithmetic=model.graph.arithmetic,
-        optimize=recipe.firmware_export.optimize,
-        macs=model.macs,
-        weights_bytes=model.graph.weights_bytes(),
-        activation_bytes=model.activations_bytes,
-        instructions=instructions,
-        macs_per_second=macs_per_second,
-        flash_bytes=image.flash_bytes if image else None,
-        ram_bytes=image.ram_bytes if image else None,
-        code_bytes=max(image.flash_bytes - constants, 0) if image else None,
-        stack_bytes=stack_bytes,
-        exact=exact,
-        note=note,
-    )
+COLUMNS = (
+    "model", "core", "toolchain", "optimize", "instructions", "per MAC", "cycles (estimate)", "M MAC/s", "code", "weights",
+    "tables", "RAM", "stack", "bound", "exact",
+)  # fmt: skip
+TEXT_COLUMNS = 4
 
 
 def table(rows: Sequence[Row]) -> str:
     """The rows as text; a dash for what is not known."""
-    head = ("model", "board", "core", "toolchain", "instructions", "per MAC", "M MAC/s", "flash", "RAM", "stack", "exact")
-    cells = [head, *(_cells(row) for row in rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    cells = [COLUMNS, *(_cells(row) for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(COLUMNS))]
     lines = []
     for row in cells:
-        columns = [cell.ljust(w) if i < 4 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))]
+        columns = [
+            cell.ljust(w) if i < TEXT_COLUMNS else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ]
         lines.append("  ".join(columns).rstrip())
-    notes = [f"{row.model} on {row.board}: {row.note}" for row in rows if row.note and row.board != "host"]
-    return "\n".join([*lines, *notes])
+    return "\n".join(lines)
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    speed = "–" if row.macs_per_second is None else f"{row.macs_per_second / 1e6:.1f}"
+    speed = "–" if row.macs_per_second is None else f"{row.macs_per_second / 1e6:,.0f}"
     per_mac = "–" if row.instructions is None or not row.macs else f"{row.instructions / row.macs:.2f}"
-    exact = {None: "–", True: "yes", False: "NO"}[row.exact]
-    sizes = (_count(row.flash_bytes), _count(row.ram_bytes), _count(row.stack_bytes))
-    return (row.model, row.board, row.core, row.toolchain, _count(row.instructions), per_mac, speed, *sizes, exact)
+    sizes = (_count(getattr(row, name)) for name in SIZES)
+    figures = (_count(row.instructions), per_mac, _count(row.cycles_estimate), speed, *sizes)
+    return (row.model, row.core, row.toolchain, row.optimize, *figures, "yes" if row.exact else "NO")
 
 
 def _count(number: int | None) -> str:
     return "–" if number is None else f"{number:,}"
 
 
-def summary(rows: Sequence[Row], path: Path) -> str:
-    """The closing line: host speed of every model against what it must reach."""
-    speeds = [
-        f"{row.model} {row.macs_per_second / 1e6:.1f} M MAC/s on one core of this computer"
-        for row in rows
-        if row.macs_per_second is not None
-    ]
-    return f"bench: {', '.join(speeds)} (to reach: {TARGET_MACS_PER_SECOND / 1e6:.0f}), figures in {path}"
+def layer_table(row: Row) -> str:
+    """Where the instructions of one row are."""
+    total = max(row.instructions or 0, 1)
+    width = max((len(name) for name, _ in row.per_layer), default=0)
+    lines = [f"{name.ljust(width)}  {count:>12,}  {100 * count / total:5.1f} %" for name, count in row.per_layer]
+    return "\n".join([f"{row.model} on {row.core}, {row.toolchain}, {row.optimize}:", *lines])
+
+
+def grown(rows: Sequence[Row], committed: Sequence[Row]) -> list[str]:
+    """What each figure that is more than ALLOWED_GROWTH above the committed one was and is; rows that were not committed
+    have nothing to be compared with."""
+    before = {row.key: row for row in committed}
+    found = []
+    for row in rows:
+        for figure in FIGURES if row.key in before else ():
+            was, now = getattr(before[row.key], figure), getattr(row, figure)
+            if was is not None and now is not None and now > was * (1 + ALLOWED_GROWTH):
+                found.append(f"{' '.join(row.key)}: {figure} {was:,} -> {now:,}")
+    return found
+
+
+def read_rows(path: Path) -> list[Row]:
+    """A bench.json.
+
+    Raises:
+        ArtifactError: missing or damaged.
+    """
+    try:
+        return [Row.model_validate(entry) for entry in json.loads(path.read_text())]
+    except FileNotFoundError:
+        raise ArtifactError(f"{path} not found; run make bench") from None
+    except (ValueError, ValidationError, OSError) as error:
+        raise ArtifactError(f"{path} is damaged ({str(error).splitlines()[0]}); run make bench again") from None
