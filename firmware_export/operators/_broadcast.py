@@ -40,6 +40,10 @@ class Elementwise(Operator):
     def fields(self, graph: Graph, node: Node) -> dict[str, str]:
         """Initializers of the parameters in C besides the shape."""
 
+    def constants(self, graph: Graph, node: Node) -> tuple[Constant, ...]:
+        """Tables that `fields` names; none unless the operator has some."""
+        return ()
+
     def infer(self, graph: Graph, node: Node) -> list[OutputSpec]:
         check_counts(node, (2,))
         a, b = (int8_operand(graph, node, place) for place in range(2))
@@ -74,7 +78,7 @@ class Elementwise(Operator):
             function=f"nn_{name}_constant" if places else f"nn_{name}",
             params_type=f"nn_{name}_params",
             fields=fields | self.fields(graph, node),
-            constants=tuple(constants),
+            constants=(*constants, *self.constants(graph, node)),
             sources=(f"{name}.c", "broadcast.c"),
             summary=" and ".join(f"{'constant ' * t.is_constant}{shape_text(t)}" for t in tensors),
         )

@@ -15,7 +15,8 @@ from firmware_export.operators import Constant, Example, LayerCode, Operator, Ou
 from firmware_export.operators import _examples as make
 from firmware_export.operators._accumulator import check_shift
 from firmware_export.operators._checks import check_counts, int8_input, int8_output, shape_text
-from firmware_export.requantize import INT8_MAX, INT8_MIN, Int64, quantize_multiplier, requantize, to_int8
+from firmware_export.operators._xnnpack import conversion_factor
+from firmware_export.requantize import INT8_MAX, INT8_MIN, Float32, Float64, Int64, quantize_multiplier, requantize, to_int8
 
 if TYPE_CHECKING:
     from firmware_export.write_tflite import TfliteWriter
@@ -60,15 +61,24 @@ class Lookup(Operator):
         )
 
 
-def rescaled(values: Array, before: Quantization, after: Quantization) -> npt.NDArray[np.int8]:
-    """int8 values under another scale and zero point, as TFLite's QUANTIZE does it.
+def rescaling_factor(arithmetic: str, before: float, after: float) -> tuple[int, int]:
+    """Multiplier and shift of the ratio of two scales, as TFLite's QUANTIZE of int8 has them; float32: as XNNPACK has them.
 
     Raises:
-        GraphError: the ratio of the scales is too large.
+        GraphError: the ratio is too large.
     """
-    ratio = float(before.scale[0]) / float(after.scale[0])
-    multiplier, shift = quantize_multiplier(ratio)
-    check_shift(shift, ratio)
+    if arithmetic == "float32" and (found := conversion_factor(float(np.float32(before) / np.float32(after)))) is not None:
+        return found
+    multiplier, shift = quantize_multiplier(before / after)
+    check_shift(shift, before / after)
+    return int(multiplier[0]), int(shift[0])
+
+
+def rescaled(arithmetic: str, values: Array, before: Quantization, after: Quantization) -> npt.NDArray[np.int8]:
+    """int8 values under another scale and zero point, as TFLite's QUANTIZE does it. Raises as rescaling_factor."""
+    if before == after:
+        return values.astype(np.int8)
+    multiplier, shift = rescaling_factor(arithmetic, float(before.scale[0]), float(after.scale[0]))
     centred = values.astype(np.int64) - int(before.zero_point[0])
     return to_int8(requantize(centred, multiplier, shift), int(after.zero_point[0]), make.NO_CLAMP)
 
@@ -126,3 +136,15 @@ def fixed_point_input(x: Tensor, integer_bits: int) -> tuple[Int64, Int64]:
     ends = np.where(centred <= -radius, -1, np.where(centred >= radius, 1, 0))
     inside = np.where(ends == 0, centred, 0)
     return (requantize(inside, multiplier, np.minimum(shift, 31)), ends)
+
+
+def float_input(x: Tensor) -> Float64:
+    """float64 [256]: the real values of -128..127, each rounded to float32."""
+    real: Float32 = (EVERY_INT8 - x.zero_point).astype(np.float32) * np.float32(x.scale)
+    return real.astype(np.float64)
+
+
+def nearest(real: Float64, stored: Quantization) -> Int64:
+    """real / scale + zero point in float32, to the nearest integer, halves to even; the scale is a power of two."""
+    steps: Float32 = np.rint(real.astype(np.float32) / stored.scale[0])
+    return steps.astype(np.int64) + int(stored.zero_point[0])

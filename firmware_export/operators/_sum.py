@@ -14,6 +14,7 @@ from firmware_export.operators import Example
 from firmware_export.operators import _examples as make
 from firmware_export.operators._broadcast import Elementwise, broadcast_examples, elementwise_example
 from firmware_export.operators._checks import clamp_attribute, int8_operand, int8_output
+from firmware_export.operators._xnnpack import sum_factors
 from firmware_export.requantize import Int64, quantize_multiplier, requantize, to_int8
 
 HEADROOM_BITS = 20
@@ -41,7 +42,10 @@ class Side:
 
 
 class ScaledSum(Elementwise):
-    """y = clamp(requantize(a / common +- b / common)), common = twice the larger of the two scales, 20 bits of headroom."""
+    """y = clamp(requantize(a / common +- b / common)), common = twice the larger of the two scales, 20 bits of headroom.
+
+    In the arithmetic float32 the common scale and the two factors are XNNPACK's, rounded once, where it takes the scales.
+    """
 
     sign: ClassVar[int]
     """1 or -1: what becomes of b."""
@@ -73,12 +77,16 @@ class ScaledSum(Elementwise):
 
 
 def sides(graph: Graph, node: Node) -> tuple[Side, Side, Side]:
-    """Factors of both inputs and of the output.
+    """Factors of both inputs and of the output, in the arithmetic of the graph.
 
     Raises:
         GraphError: the output's scale is so small that its factor would reach 1.
     """
     a, b, y = int8_operand(graph, node, 0), int8_operand(graph, node, 1), int8_output(graph, node)
+    if graph.arithmetic == "float32" and (found := sum_factors(a.scale, b.scale, y.scale)) is not None:
+        # raised: x * 2^20 * 2^2 * factor * 2^9 / 2^31 = x * factor; the output's: sum * 2^(31 - bits) / 2^31
+        raised = [Side(factor << 9, 2, x.zero_point) for factor, x in ((found.first, a), (found.second, b))]
+        return raised[0], raised[1], Side(1 << (31 - found.bits), 0, y.zero_point)
     common = 2.0 * max(a.scale, b.scale)
     factor = common / (2.0**HEADROOM_BITS * y.scale)
     if factor >= 1:

@@ -22,6 +22,7 @@ class Add(ScaledSum):
     Inputs: a, b: int8, shapes that broadcast; one may be a constant, both may be the same tensor.
     Attributes: clamp (lowest, highest stored value).
     Output: int8 of the common shape. Source of the arithmetic: tensorflow/lite/kernels/add.cc and internal/reference/add.h.
+    In float32: XNNPACK's rule (_xnnpack.py), as LiteRT's default; where XNNPACK refuses the scales the rule of double.
     Two activations of one shape, by far the most frequent sum, have a kernel without the walk over axes.
     """
 

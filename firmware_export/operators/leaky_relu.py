@@ -15,7 +15,8 @@ from firmware_export.operators import _examples as make
 from firmware_export.operators._accumulator import check_shift
 from firmware_export.operators._checks import int8_input, int8_output
 from firmware_export.operators._lookup import EVERY_INT8, EVERY_VALUE, Lookup, lookup_example
-from firmware_export.requantize import quantize_multiplier, requantize, to_int8
+from firmware_export.operators._xnnpack import CONVERSION_RANGE, conversion_factor
+from firmware_export.requantize import Float64, quantize_multiplier, requantize, to_int8
 
 if TYPE_CHECKING:
     from firmware_export.read_onnx import OnnxMatch
@@ -32,6 +33,7 @@ class LeakyRelu(Lookup):
 
     Inputs: x int8, any shape. Attributes: alpha, finite, may be negative. Output: int8 of that shape.
     Source: QuantizeLeakyRelu in tensorflow/lite/kernels/internal/reference/leaky_relu.h; both factors are float32 there.
+    In float32: both factors in steps of 1/256 as XNNPACK, LiteRT's default, has them; the rule of double where it refuses them.
     """
 
     name = "leaky_relu"
@@ -46,12 +48,10 @@ class LeakyRelu(Lookup):
         real = np.array([ratio, abs(sloped)], np.float64)
         if not np.all(np.isfinite(real)):
             raise GraphError(f"leaky relu from scale {x.scale:g} to {y.scale:g}; supported: ratios below 2^30")
-        multipliers, shifts = quantize_multiplier(real)
-        check_shift(shifts, real)
+        (above, above_shift), (below, below_shift) = _factors(graph.arithmetic, real, float(sloped))
         centred = EVERY_INT8 - x.zero_point
-        slope = int(multipliers[1]) * (-1 if sloped < 0 else 1)
-        negative = requantize(centred, slope, int(shifts[1]))
-        scaled = np.where(centred >= 0, requantize(centred, int(multipliers[0]), int(shifts[0])), negative)
+        negative = requantize(centred, below, below_shift)
+        scaled = np.where(centred >= 0, requantize(centred, above, above_shift), negative)
         return to_int8(scaled, y.zero_point, make.NO_CLAMP)
 
     def examples(self, rng: np.random.Generator) -> Iterator[Example]:
@@ -82,6 +82,18 @@ class LeakyRelu(Lookup):
         options = schema.LeakyReluOptionsT()
         options.alpha = _alpha(node)
         writer.add("LEAKY_RELU", node.inputs, node.outputs, options, 2)
+
+
+def _factors(arithmetic: str, real: Float64, sloped: float) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Multiplier and shift above zero and below it. Raises GraphError for factors that are too large."""
+    if arithmetic == "float32":
+        above, below = conversion_factor(float(real[0])), conversion_factor(sloped)
+        if above is not None and below is not None and sloped > -CONVERSION_RANGE[1]:
+            return above, below
+    multipliers, shifts = quantize_multiplier(real)
+    check_shift(shifts, real)
+    slope = int(multipliers[1]) * (-1 if sloped < 0 else 1)
+    return (int(multipliers[0]), int(shifts[0])), (slope, int(shifts[1]))
 
 
 def _alpha(node: Node) -> float:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from firmware_export.graph import Graph, GraphError, Node, Quantization
+from firmware_export.graph import Graph, GraphError, Node, Quantization, Tensor
 from firmware_export.operators import Example
 from firmware_export.operators._checks import int8_input, int8_output
 from firmware_export.operators._fixed_point import logistic
@@ -16,12 +16,14 @@ from firmware_export.operators._lookup import (
     EVERY_VALUE,
     Lookup,
     fixed_point_input,
+    float_input,
     lookup_example,
+    nearest,
     random_lookups,
     rescaled,
     write_rescaled,
 )
-from firmware_export.requantize import INT8_MAX, INT8_MIN, rounding_divide_by_pot
+from firmware_export.requantize import INT8_MAX, INT8_MIN, Int64, rounding_divide_by_pot
 
 if TYPE_CHECKING:
     from firmware_export.read_onnx import OnnxMatch
@@ -38,6 +40,7 @@ class Logistic(Lookup):
 
     Inputs: x int8, any shape, scale 2^-27 to 2^27. Attributes: none. Output: int8 of that shape.
     Source: tensorflow/lite/kernels/internal/reference/integer_ops/logistic.h on gemmlowp's fixedpoint.h.
+    In float32: the table of LiteRT's default, made from real numbers; another output scale as quantize.py says.
     """
 
     name = "logistic"
@@ -45,12 +48,10 @@ class Logistic(Lookup):
     onnx = ("Sigmoid",)
 
     def results(self, graph: Graph, node: Node) -> npt.NDArray[np.int8]:
-        real, ends = fixed_point_input(int8_input(graph, node), INPUT_INTEGER_BITS)
-        inside = rounding_divide_by_pot(logistic(real, INPUT_INTEGER_BITS), 31 - 8) + INT8_MIN
-        stored = np.where(ends == 0, inside, np.where(ends > 0, INT8_MAX, INT8_MIN))
         y = int8_output(graph, node)
         assert y.quantization is not None
-        return rescaled(np.clip(stored, INT8_MIN, INT8_MAX), STORED, y.quantization)
+        stored = _float_steps(int8_input(graph, node)) if graph.arithmetic == "float32" else _steps(int8_input(graph, node))
+        return rescaled(graph.arithmetic, np.clip(stored, INT8_MIN, INT8_MAX), STORED, y.quantization)
 
     def examples(self, rng: np.random.Generator) -> Iterator[Example]:
         for scale in (0.05, 1 / 16, 2.0**-27, 1e-4, 7.9, 8.0, 9.5, 100.0):
@@ -72,6 +73,21 @@ class Logistic(Lookup):
 
     def write_tflite(self, graph: Graph, node: Node, writer: TfliteWriter) -> None:
         write_rescaled("LOGISTIC", STORED, graph, node, writer)
+
+
+def _steps(x: Tensor) -> Int64:
+    """The stored result of every int8 value, unclamped, in TFLite Micro's fixed point."""
+    real, ends = fixed_point_input(x, INPUT_INTEGER_BITS)
+    inside = rounding_divide_by_pot(logistic(real, INPUT_INTEGER_BITS), 31 - 8) + INT8_MIN
+    return np.where(ends == 0, inside, np.where(ends > 0, INT8_MAX, INT8_MIN))
+
+
+def _float_steps(x: Tensor) -> Int64:
+    """The same from real numbers, rounded to float32 at the end, halves to even."""
+    fixed_point_input(x, INPUT_INTEGER_BITS)
+    real = float_input(x)
+    with np.errstate(over="ignore"):
+        return nearest(1 / (1 + np.exp(-real)), STORED)
 
 
 OPERATOR = Logistic()

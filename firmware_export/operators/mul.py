@@ -10,12 +10,13 @@ import numpy.typing as npt
 from ai_edge_litert import schema_py_generated as schema
 
 from firmware_export.graph import Graph, Node, Quantization, Tensor
-from firmware_export.operators import Example
+from firmware_export.operators import Constant, Example
 from firmware_export.operators import _examples as make
-from firmware_export.operators._accumulator import check_shift
+from firmware_export.operators._accumulator import OutputStage
 from firmware_export.operators._broadcast import Elementwise, broadcast_examples, elementwise_example
 from firmware_export.operators._checks import clamp_attribute, int8_operand, int8_output
-from firmware_export.requantize import Int64, quantize_multiplier, requantize, to_int8
+from firmware_export.operators._xnnpack import PRODUCT_RANGE
+from firmware_export.requantize import Int64
 
 if TYPE_CHECKING:
     from firmware_export.read_tflite import TfliteOperator
@@ -28,6 +29,8 @@ class Mul(Elementwise):
     Inputs: a, b: int8, shapes that broadcast; one may be a constant, both may be the same tensor.
     Attributes: clamp (lowest, highest stored value). Output: int8 of the common shape.
     Source: tensorflow/lite/kernels/internal/reference/integer_ops/mul.h.
+    In float32: the rule of the accumulating operators, as XNNPACK, LiteRT's default, has it; where XNNPACK refuses the scales
+    the rule of double.
     """
 
     name = "mul"
@@ -35,23 +38,17 @@ class Mul(Elementwise):
     onnx = ("Mul",)
 
     def combine(self, graph: Graph, node: Node, a: Int64, b: Int64) -> npt.NDArray[np.int8]:
-        multiplier, shift = _factor(graph, node)
         zero_a, zero_b = (int8_operand(graph, node, place).zero_point for place in range(2))
-        scaled = requantize((a - zero_a) * (b - zero_b), multiplier, shift)
-        return to_int8(scaled, int8_output(graph, node).zero_point, clamp_attribute(node))
+        products: Int64 = (a - zero_a) * (b - zero_b)
+        results = _stage(graph, node).apply(products[..., np.newaxis])
+        return results.reshape(products.shape).astype(np.int8)
 
     def fields(self, graph: Graph, node: Node) -> dict[str, str]:
-        (multiplier, shift), (low, high) = _factor(graph, node), clamp_attribute(node)
-        fields = {
-            "multiplier": multiplier,
-            "shift": shift,
-            "zero_point_0": int8_operand(graph, node, 0).zero_point,
-            "zero_point_1": int8_operand(graph, node, 1).zero_point,
-            "zero_point": int8_output(graph, node).zero_point,
-            "min": low,
-            "max": high,
-        }
-        return {key: str(value) for key, value in fields.items()}
+        zero_points = (str(int8_operand(graph, node, place).zero_point) for place in range(2))
+        return dict(zip(("zero_point_0", "zero_point_1"), zero_points, strict=True)) | _stage(graph, node).fields("stage")
+
+    def constants(self, graph: Graph, node: Node) -> tuple[Constant, ...]:
+        return _stage(graph, node).constants()
 
     def examples(self, rng: np.random.Generator) -> Iterator[Example]:
         for scales, label in (
@@ -85,13 +82,13 @@ class Mul(Elementwise):
         writer.add("MUL", node.inputs, node.outputs, options, 2)
 
 
-def _factor(graph: Graph, node: Node) -> tuple[int, int]:
-    """Multiplier and shift of the product of the input scales over the output's. Raises GraphError if it is too large."""
-    a, b = int8_operand(graph, node, 0), int8_operand(graph, node, 1)
-    real = a.scale * b.scale / int8_output(graph, node).scale
-    multiplier, shift = quantize_multiplier(real)
-    check_shift(shift, real)
-    return int(multiplier[0]), int(shift[0])
+def _stage(graph: Graph, node: Node) -> OutputStage:
+    """From the product of the input scales over the output's. Raises GraphError if it is too large."""
+    a, b, y = int8_operand(graph, node, 0), int8_operand(graph, node, 1), int8_output(graph, node)
+    factor = np.float32(a.scale) * np.float32(b.scale) / np.float32(y.scale)
+    arithmetic = graph.arithmetic if PRODUCT_RANGE[0] <= factor < PRODUCT_RANGE[1] else "double"
+    scale = np.array([b.scale], np.float32)
+    return OutputStage.from_scales(arithmetic, a.scale, scale, y.scale, 1, y.zero_point, clamp_attribute(node))
 
 
 OPERATOR = Mul()

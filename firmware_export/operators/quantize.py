@@ -12,10 +12,10 @@ from firmware_export.c_text import c_float
 from firmware_export.graph import DTYPES, Array, Graph, Node, Quantization, Tensor
 from firmware_export.operators import Example, LayerCode, Operator, OutputSpec
 from firmware_export.operators import _examples as make
-from firmware_export.operators._accumulator import check_shift
 from firmware_export.operators._checks import check_counts, shape_text
 from firmware_export.operators._edges import BYTES, edge_tensor, signed_zero_point
-from firmware_export.requantize import Int64, quantize_multiplier, requantize, wrap_int32
+from firmware_export.operators._lookup import rescaling_factor
+from firmware_export.requantize import Int64, requantize, wrap_int32
 
 if TYPE_CHECKING:
     from firmware_export.read_onnx import OnnxMatch
@@ -30,8 +30,10 @@ class Quantize(Operator):
     """y = x / scale of y + zero point of y, saturated; bytes are requantized, floats rounded half away from zero.
 
     Inputs: x int8, uint8 or float32, any shape. Attributes: none. Output: int8 or uint8, the shape of x.
-    NaN, which the reference leaves undefined, gives the zero point. The same rules in every arithmetic.
+    NaN, which the reference leaves undefined, gives the zero point.
     Source: tensorflow/lite/kernels/internal/reference/quantize.h and requantize.h.
+    In float32, as XNNPACK, LiteRT's default, has it: floats times 1 / scale, halves to even; int8 to int8 with the ratio of the
+    scales in steps of 1/256. uint8, and scales that XNNPACK refuses, by the rule of double.
     """
 
     name = "quantize"
@@ -42,16 +44,16 @@ class Quantize(Operator):
         check_counts(node, (1,))
         x, y = _edges(graph, node)
         if x.dtype != "float32":
-            _factor(x, y)
+            _factor(graph.arithmetic, x, y)
         return [OutputSpec(x.shape, y.dtype)]
 
     def simulate(self, graph: Graph, node: Node, inputs: Sequence[Array | None]) -> list[Array]:
         values, (x, y) = inputs[0], _edges(graph, node)
         assert values is not None
         if x.dtype == "float32":
-            steps = _rounded_steps(values, y.scale)
+            steps = (_even_steps if graph.arithmetic == "float32" else _rounded_steps)(values, y.scale)
         else:
-            steps = requantize(values.astype(np.int64) - x.zero_point, *_factor(x, y))
+            steps = requantize(values.astype(np.int64) - x.zero_point, *_factor(graph.arithmetic, x, y))
         limits = np.iinfo(y.dtype)
         return [np.clip(wrap_int32(steps + y.zero_point), limits.min, limits.max).astype(DTYPES[y.dtype])]
 
@@ -60,9 +62,11 @@ class Quantize(Operator):
         fields = {"size": str(x.elements), "output_zero_point": str(signed_zero_point(y)), "output_flip": _flip(y)}
         summary = f"{x.dtype} -> {y.dtype}, {shape_text(x)}"
         if x.dtype == "float32":
-            fields["scale"] = c_float(y.scale)
-            return LayerCode("nn_quantize_float", "nn_quantize_float_params", fields, (), ("quantize.c",), summary=summary)
-        multiplier, shift = _factor(x, y)
+            even = graph.arithmetic == "float32"
+            fields["scale"] = c_float(_inverse(y.scale) if even else y.scale)
+            function = "nn_quantize_float_even" if even else "nn_quantize_float"
+            return LayerCode(function, "nn_quantize_float_params", fields, (), ("quantize.c",), summary=summary)
+        multiplier, shift = _factor(graph.arithmetic, x, y)
         fields |= {"multiplier": str(multiplier), "shift": str(shift)}
         fields |= {"input_zero_point": str(signed_zero_point(x)), "input_flip": _flip(x)}
         return LayerCode("nn_quantize", "nn_quantize_params", fields, (), ("quantize.c",), summary=summary)
@@ -109,12 +113,21 @@ def _edges(graph: Graph, node: Node) -> tuple[Tensor, Tensor]:
     return x, edge_tensor(graph, node.outputs[0], "output", BYTES)
 
 
-def _factor(x: Tensor, y: Tensor) -> tuple[int, int]:
+def _factor(arithmetic: str, x: Tensor, y: Tensor) -> tuple[int, int]:
     """Multiplier and shift of the ratio of the scales. Raises GraphError if it is too large."""
-    ratio = x.scale / y.scale
-    multiplier, shift = quantize_multiplier(ratio)
-    check_shift(shift, ratio)
-    return int(multiplier[0]), int(shift[0])
+    return rescaling_factor(arithmetic if x.dtype == y.dtype == "int8" else "double", x.scale, y.scale)
+
+
+def _inverse(scale: float) -> float:
+    """1 / scale in float32."""
+    return float(np.float32(1) / np.float32(scale))
+
+
+def _even_steps(values: Array, scale: float) -> Int64:
+    """values * (1 / scale), multiplied in float32, halves to even."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        product = np.nan_to_num((values.astype(np.float32) * np.float32(_inverse(scale))).astype(np.float64), nan=0.0)
+    return np.rint(np.clip(product, -FURTHEST, FURTHEST)).astype(np.int64)
 
 
 def _rounded_steps(values: Array, scale: float) -> Int64:

@@ -13,9 +13,9 @@ from firmware_export.activation import FUSED_ACTIVATIONS, Bounds, Clamp, clamp_o
 from firmware_export.graph import Array, Graph, Node, Quantization, Tensor
 from firmware_export.operators import Example, LayerCode, Operator, OutputSpec
 from firmware_export.operators import _examples as make
-from firmware_export.operators._accumulator import check_shift
 from firmware_export.operators._checks import check_counts, clamp_attribute, int8_input, int8_output, shape_text
-from firmware_export.requantize import quantize_multiplier, requantize, to_int8
+from firmware_export.operators._lookup import rescaling_factor
+from firmware_export.requantize import requantize, to_int8
 
 if TYPE_CHECKING:
     from firmware_export.read_onnx import OnnxMatch
@@ -35,6 +35,8 @@ class Relu(Operator):
 
     Inputs: x int8, any shape. Attributes: clamp (lowest, highest stored value of y). Output: int8, the shape of x.
     With one scale and zero point on both sides this is the clamp alone; the factor 1 is exact.
+    In float32 a change of scale is that of the QUANTIZE before the clamp (quantize.py); RELU itself has the rule of double in
+    LiteRT too.
     """
 
     name = "relu"
@@ -133,10 +135,9 @@ def _write_bounds(clamp: Clamp, source: int, graph: Graph, node: Node, writer: T
 
 def _factor(graph: Graph, node: Node) -> tuple[int, int]:
     """Multiplier and shift of the ratio of the scales. Raises GraphError if it is too large."""
-    ratio = int8_input(graph, node).scale / int8_output(graph, node).scale
-    multiplier, shift = quantize_multiplier(ratio)
-    check_shift(shift, ratio)
-    return int(multiplier[0]), int(shift[0])
+    x, y = int8_input(graph, node), int8_output(graph, node)
+    arithmetic = "double" if _standalone(clamp_attribute(node), y) == "RELU" else graph.arithmetic
+    return rescaling_factor(arithmetic, x.scale, y.scale)
 
 
 def _example(shape: tuple[int, ...], x: Quantization, y: Quantization, bounds: Bounds, label: str) -> Example:

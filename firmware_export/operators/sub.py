@@ -21,6 +21,7 @@ class Sub(ScaledSum):
     Inputs: a, b: int8, shapes that broadcast; one may be a constant, both may be the same tensor.
     Attributes: clamp (lowest, highest stored value). Output: int8 of the common shape.
     Source: tensorflow/lite/micro/kernels/sub.cc and internal/reference/sub.h.
+    In float32: XNNPACK's rule (_xnnpack.py), as LiteRT's default; where XNNPACK refuses the scales the rule of double.
     """
 
     name = "sub"

@@ -1,14 +1,11 @@
 /* Elementwise product, int8. */
 #include "mul.h"
 
-#include "requantize.h"
-
 static void mul_row(const void *context, const uint32_t *axis, const int8_t *a, const int8_t *b, int8_t *y) {
     const nn_mul_params *const params = context;
     for (uint32_t i = 0; i < axis[0]; ++i) {
         const int32_t product = (*a - params->zero_point_0) * (*b - params->zero_point_1);
-        const int32_t scaled = nn_requantize(product, params->multiplier, params->shift);
-        y[i] = nn_clamp((int32_t)((uint32_t)scaled + (uint32_t)params->zero_point), params->min, params->max);
+        y[i] = nn_output(&params->stage, 0, (uint32_t)product);
         a += axis[1];
         b += axis[2];
     }

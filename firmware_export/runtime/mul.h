@@ -4,17 +4,14 @@
 #include <stdint.h>
 
 #include "broadcast.h"
+#include "requantize.h"
 
-/* multiplier, shift: product of the input scales over the scale of the output. zero_point: of the output. */
+/* stage: of one channel, the product of the input scales over the scale of the output. */
 typedef struct {
     nn_broadcast shape;
-    int32_t multiplier;
-    int8_t shift;
+    nn_output_stage stage;
     int16_t zero_point_0;
     int16_t zero_point_1;
-    int16_t zero_point;
-    int8_t min;
-    int8_t max;
 } nn_mul_params;
 
 /* input_0, input_1: int8, as shape says; output: int8. */

@@ -19,7 +19,7 @@ typedef struct {
 
 typedef struct {
     uint32_t size; /* elements */
-    float scale;   /* of the output */
+    float scale;   /* of the output; for nn_quantize_float_even one over it */
     int16_t output_zero_point;
     uint8_t output_flip;
 } nn_quantize_float_params;
@@ -29,5 +29,8 @@ void nn_quantize(const nn_quantize_params *params, const void *input, void *outp
 
 /* input: float32 [size], NaN gives the zero point. output: int8 or uint8 [size]. */
 void nn_quantize_float(const nn_quantize_float_params *params, const void *input, void *output);
+
+/* The same by multiplication, halves to even: XNNPACK's rule, for networks in the arithmetic float32. */
+void nn_quantize_float_even(const nn_quantize_float_params *params, const void *input, void *output);
 
 #endif

@@ -19,6 +19,7 @@ from firmware_export.emit import emit, runtime_sources
 from firmware_export.graph import Graph
 from firmware_export.hostlib import compile_host
 from firmware_export.plan import Plan, plan
+from firmware_export.target import Target
 from firmware_export.toolchain import Toolchain
 
 RUNTIME = Path(__file__).resolve().parents[2] / "firmware_export" / "runtime"
@@ -79,9 +80,9 @@ SECTIONS {{
 class Bundle:
     """The generated C of many cases, in one folder, and the one file that includes it all."""
 
-    def __init__(self, folder: Path, cases: Sequence[Case]) -> None:
+    def __init__(self, folder: Path, cases: Sequence[Case], target: Target | None = None) -> None:
         self.folder, self.cases = folder, cases
-        self.plans: list[Plan] = [plan(case.graph) for case in cases]
+        self.plans: list[Plan] = [plan(case.graph, target or Target()) for case in cases]
         for index, case in enumerate(cases):
             for name, text in emit(case.graph, self.plans[index], f"e{index}", selftest=False).items():
                 (folder / name).write_text(text)
@@ -129,20 +130,20 @@ class Bundle:
         assert place == len(answer)
         return results
 
-    def arm_program(self, toolchain: Toolchain, core: str, optimize: str = "2") -> Path:
-        """Compiles and links for a core without FPU; the image lies at FLASH and needs no start-up."""
+    def arm_program(self, toolchain: Toolchain, core: str, optimize: str = "2", fpu: str = "none") -> Path:
+        """Compiles and links for a core; the image lies at FLASH and needs no start-up."""
         sources = [self._main("arm_bundle.c", ARM_ENTRY), *(RUNTIME / name for name in self._needed), MEMORY_C]
-        flags = [*toolchain.compile_flags(core, "none", optimize), f"-I{RUNTIME}", f"-I{self.folder}"]
+        flags = [*toolchain.compile_flags(core, fpu, optimize), f"-I{RUNTIME}", f"-I{self.folder}"]
         objects = []
         for source in sources:
-            objects.append(self.folder / f"{core}_{source.stem}.o")
+            objects.append(self.folder / f"{core}_{fpu}_{source.stem}.o")
             extra = ["-fno-builtin"] if source == MEMORY_C else []
             if extra and toolchain.kind == "gcc":
                 extra.append("-fno-tree-loop-distribute-patterns")
             toolchain.compile(source, objects[-1], [*flags, *extra])
-        script, image = self.folder / "bundle.ld", self.folder / f"{core}.elf"
+        script, image = self.folder / "bundle.ld", self.folder / f"{core}_{fpu}.elf"
         script.write_text(LINKER_SCRIPT)
-        toolchain.link(objects, image, script, core, "none")
+        toolchain.link(objects, image, script, core, fpu)
         return image
 
 

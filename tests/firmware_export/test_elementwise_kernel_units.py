@@ -38,11 +38,15 @@ class Sum(ctypes.Structure):
     )  # fmt: skip
 
 
-class Product(ctypes.Structure):
+class Stage(ctypes.Structure):
     _fields_ = (
-        ("shape", Broadcast), ("multiplier", I32), ("shift", I8), ("zero_point_0", I16), ("zero_point_1", I16),
-        ("zero_point", I16), ("min", I8), ("max", I8),
+        ("multipliers", POINTER), ("shifts", POINTER), ("scales", POINTER), ("output", POINTER), ("zero_point", I16),
+        ("min", I8), ("max", I8),
     )  # fmt: skip
+
+
+class Product(ctypes.Structure):
+    _fields_ = (("shape", Broadcast), ("stage", Stage), ("zero_point_0", I16), ("zero_point_1", I16))
 
 
 class Extreme(ctypes.Structure):
@@ -133,7 +137,9 @@ def test_sums_of_every_pair(library: ctypes.CDLL, name: str, sign: int, scales: 
 @pytest.mark.parametrize("zeros", [(0, 0, 0), (-128, 127, 5), (127, 127, -128)])
 def test_products_of_every_pair(library: ctypes.CDLL, real: float, zeros: tuple[int, int, int]) -> None:
     multiplier, shift = multiplier_of(real)
-    found = every_pair(library, "mul", lambda shape: Product(shape, multiplier, shift, *zeros, -100, 127))
+    tables = np.array([multiplier], np.int32), np.array([shift], np.int8)
+    stage = Stage(*(table.ctypes.data for table in tables), None, None, zeros[2], -100, 127)
+    found = every_pair(library, "mul", lambda shape: Product(shape, stage, *zeros[:2]))
     exact = {product: scaled(product, multiplier, shift) for product in range(-66000, 66001)}
     assert np.array_equal(found, by_hand(lambda a, b: exact[(a - zeros[0]) * (b - zeros[1])] + zeros[2], -100))
 
