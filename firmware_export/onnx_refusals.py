@@ -28,6 +28,11 @@ REASONS: dict[str, str] = {
         "has weights of few bits and float activations (hybrid); expected int8 for both: onnxruntime's quantize_static",
     ),
     **dict.fromkeys(
+        ("LSTM", "GRU", "RNN"),
+        "computes in float32, ONNX has no int8 form of it; supported: the int8 LSTM of a TFLite file "
+        "(convert the model with TensorFlow), or the layer unrolled into its MatMul and Sigmoid before quantizing",
+    ),
+    **dict.fromkeys(
         ("If", "Loop", "Scan"), "holds another graph; supported: one graph that always runs whole, export without control flow"
     ),
 }
