@@ -1,66 +1,93 @@
-"""Which kernel runs a node on a target: the first that can take it, else the operator's own C."""
+"""Which kernels can run a node on a target: the fast ones that can take it, else the operator's own C.
+
+The tables say what a core class has; planning/choice.py weighs instructions against memory.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 
 from firmware_export.graph import Graph, Node
 from firmware_export.operators import LayerCode, operator_of
-from firmware_export.packing import Unpackable
+from firmware_export.packing import Unpackable, conv2d_mve, fully_connected_mve
 from firmware_export.packing.add_linear import add_layer
-from firmware_export.packing.conv2d_r256 import conv2d_layer
+from firmware_export.packing.conv2d_r256 import BORDER_LIMIT, conv2d_layer
 from firmware_export.packing.conv2d_winograd import winograd_layer
-from firmware_export.packing.depthwise_planes import depthwise_layer
+from firmware_export.packing.depthwise_planes import SCRATCH_LIMIT, depthwise_layer
 from firmware_export.packing.fully_connected_r256 import fully_connected_layer
 from firmware_export.packing.pools import fast_pool
-from firmware_export.target import PORTABLE, Target
+from firmware_export.planning.reach import with_reach
+from firmware_export.target import GOALS, PORTABLE, Target
 
 Packer = Callable[[Graph, Node], LayerCode]
 """Raises Unpackable for a node that its kernel cannot take."""
 
-WINOGRAD_SCRATCH = 26_000
-"""Bytes; beyond them larger blocks hardly save instructions."""
-SMALL_SCRATCH = 1024
+WINOGRAD_SCRATCHES = (26_000, 16_000, 12_000, 9000, 6000, 4000)
+"""Bytes; beyond the first larger blocks hardly save instructions."""
+DEPTHWISE_SCRATCHES = (SCRATCH_LIMIT, 4096, 2048, 1024, 0)
+PORTABLE_INSTRUCTIONS = {"mac": 8, "element": 20}
+"""About how many the operators' own C executes for a product and for an output."""
 
 _DSP: Mapping[str, tuple[Packer, ...]] = {
-    "conv2d": (conv2d_layer,),
-    "depthwise_conv2d": (depthwise_layer,),
-    "fully_connected": (fully_connected_layer,),
+    "conv2d": tuple(partial(conv2d_layer, border_limit=limit) for limit in (BORDER_LIMIT, 0)),
+    "depthwise_conv2d": tuple(
+        partial(depthwise_layer, scratch_limit=limit, in_place=in_place)
+        for limit in DEPTHWISE_SCRATCHES
+        for in_place in (True, False)
+    ),
+    "fully_connected": (fully_connected_layer, partial(fully_connected_layer, direct=True)),
     "add": (add_layer,),
 }
-_DSP_TIME: Mapping[str, tuple[Packer, ...]] = {
+_DSP_WINOGRAD: Mapping[str, tuple[Packer, ...]] = {
     **_DSP,
-    "conv2d": (partial(winograd_layer, scratch_limit=WINOGRAD_SCRATCH), conv2d_layer),
+    "conv2d": (*(partial(winograd_layer, scratch_limit=limit) for limit in WINOGRAD_SCRATCHES), *_DSP["conv2d"]),
 }
-_DSP_RAM: Mapping[str, tuple[Packer, ...]] = {
-    **_DSP,
-    "conv2d": (partial(conv2d_layer, border_limit=0),),
-    "depthwise_conv2d": (partial(depthwise_layer, scratch_limit=SMALL_SCRATCH),),
-    "fully_connected": (partial(fully_connected_layer, direct=True), fully_connected_layer),
+_MVE: Mapping[str, tuple[Packer, ...]] = {
+    "conv2d": (conv2d_mve.conv2d_layer,),
+    "fully_connected": (fully_connected_mve.fully_connected_layer,),
 }
 _PACKERS: Mapping[tuple[str, str], Mapping[str, tuple[Packer, ...]]] = {
-    ("dsp", "balanced"): _DSP,
-    ("dsp", "time"): _DSP_TIME,
-    ("dsp", "ram"): _DSP_RAM,
+    ("dsp", "balanced"): _DSP_WINOGRAD,
+    ("dsp", "time"): _DSP_WINOGRAD,
+    ("dsp", "ram"): _DSP_WINOGRAD,
     ("dsp", "flash"): _DSP,
+    **{("mve", goal): _MVE for goal in GOALS},
 }
-"""(core class, goal) -> operator -> packers in the order in which they are tried."""
+"""(core class, goal) -> operator -> packers."""
 
 
-def layer_code(graph: Graph, node: Node, target: Target) -> LayerCode:
-    """The call of the fastest kernel for a checked node, as the target's goal counts fast."""
+def node_options(graph: Graph, node: Node, target: Target) -> list[LayerCode]:
+    """The calls of all kernels that can run a checked node, at least one; the first is taken for the fastest unless they say."""
+    own = operator_of(node).emit(graph, node)
     if target.core_class == PORTABLE:
-        return operator_of(node).emit(graph, node)
-    for packer in _PACKERS.get((target.core_class, target.optimize), {}).get(node.op, ()):
+        return [_rated(graph, node, with_reach(graph, node, own))]
+    packers = _PACKERS.get((target.core_class, target.optimize), {}).get(node.op, ())
+    packed = list(_packed(graph, node, packers))
+    if not packed:
+        packed = [fast_pool(own) if target.core_class == "dsp" else own]
+    return [_rated(graph, node, with_reach(graph, node, code), place) for place, code in enumerate(packed)]
+
+
+def kernel_options(graph: Graph, target: Target) -> list[list[LayerCode]]:
+    """node_options of every node, in order."""
+    return [node_options(graph, node, target) for node in graph.nodes]
+
+
+def _packed(graph: Graph, node: Node, packers: Iterable[Packer]) -> Iterator[LayerCode]:
+    for packer in packers:
         try:
-            return packer(graph, node)
+            yield packer(graph, node)
         except Unpackable:
             continue
-    code = operator_of(node).emit(graph, node)
-    return fast_pool(code) if target.core_class == "dsp" else code
 
 
-def layer_codes(graph: Graph, target: Target) -> tuple[LayerCode, ...]:
-    """The call of every node, in order."""
-    return tuple(layer_code(graph, node, target) for node in graph.nodes)
+def _rated(graph: Graph, node: Node, code: LayerCode, rank: int = 0) -> LayerCode:
+    """With an estimate of its instructions where the packer gave none: a twentieth more for each kernel before it."""
+    if code.instructions > 0:
+        return code
+    elements = sum(graph.tensors[index].elements for index in node.outputs)
+    macs = operator_of(node).macs(graph, node)
+    count = PORTABLE_INSTRUCTIONS["mac"] * macs + PORTABLE_INSTRUCTIONS["element"] * elements
+    return replace(code, instructions=max(count, 20) * (20 + rank) // 20)

@@ -49,6 +49,8 @@ class LayerCode:
     distances: for each activation input, bytes by which output 0 must begin before it at least where the two overlap;
         negative: it may begin behind; None or missing: they must not overlap this way.
     in_place: for each activation input, whether output 0 may lie exactly where it lies.
+    scratch_distances: as distances, for the scratch in place of the output; the input is lost then.
+    instructions: about how many one call executes, to choose between kernels; 0: not known.
     """
 
     function: str
@@ -61,6 +63,8 @@ class LayerCode:
     """For the layer's comment: e.g. "3x3 s1 same, 16x16x8 -> 16x16x16"."""
     distances: tuple[int | None, ...] = ()
     in_place: tuple[bool, ...] = ()
+    scratch_distances: tuple[int | None, ...] = ()
+    instructions: int = 0
 
 
 @dataclass(frozen=True)

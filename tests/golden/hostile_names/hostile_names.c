@@ -41,39 +41,39 @@ static const nn_relu_params hostile_names_6_params = {
 
 static void hostile_names_layers(int8_t *a, nn_observer observer, void *context) {
     /* 0: relu -100..100, 5; line_end */
-    nn_relu(&hostile_names_0_params, a + 0, a + 16);
+    nn_relu(&hostile_names_0_params, a + 0, a + 0);
     if (observer != 0) {
-        observer(context, 0u, 0u, a + 16, 5u);
+        observer(context, 0u, 0u, a + 0, 5u);
     }
     /* 1: relu -100..100, 5; quote__ */
-    nn_relu(&hostile_names_1_params, a + 16, a + 0);
+    nn_relu(&hostile_names_1_params, a + 0, a + 0);
     if (observer != 0) {
         observer(context, 1u, 0u, a + 0, 5u);
     }
     /* 2: relu -100..100, 5; __/__/_trigraph */
-    nn_relu(&hostile_names_2_params, a + 0, a + 16);
+    nn_relu(&hostile_names_2_params, a + 0, a + 0);
     if (observer != 0) {
-        observer(context, 2u, 0u, a + 16, 5u);
+        observer(context, 2u, 0u, a + 0, 5u);
     }
     /* 3: relu -100..100, 5; Ger_t/__ */
-    nn_relu(&hostile_names_3_params, a + 16, a + 0);
+    nn_relu(&hostile_names_3_params, a + 0, a + 0);
     if (observer != 0) {
         observer(context, 3u, 0u, a + 0, 5u);
     }
     /* 4: relu -100..100, 5; int */
-    nn_relu(&hostile_names_4_params, a + 0, a + 16);
+    nn_relu(&hostile_names_4_params, a + 0, a + 0);
     if (observer != 0) {
-        observer(context, 4u, 0u, a + 16, 5u);
+        observer(context, 4u, 0u, a + 0, 5u);
     }
     /* 5: relu -100..100, 5; xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx */
-    nn_relu(&hostile_names_5_params, a + 16, a + 0);
+    nn_relu(&hostile_names_5_params, a + 0, a + 0);
     if (observer != 0) {
         observer(context, 5u, 0u, a + 0, 5u);
     }
     /* 6: relu -100..100, 5 */
-    nn_relu(&hostile_names_6_params, a + 0, a + 16);
+    nn_relu(&hostile_names_6_params, a + 0, a + 0);
     if (observer != 0) {
-        observer(context, 6u, 0u, a + 16, 5u);
+        observer(context, 6u, 0u, a + 0, 5u);
     }
 }
 
@@ -95,7 +95,7 @@ static const nn_tensor hostile_names_inputs[] = {
 };
 
 static const nn_tensor hostile_names_outputs[] = {
-    {16u, 5u, 0.0500000007f, 0, NN_INT8, 2, {1, 5}},
+    {0u, 5u, 0.0500000007f, 0, NN_INT8, 2, {1, 5}},
 };
 
 const nn_network hostile_names_network = {
@@ -106,7 +106,7 @@ const nn_network hostile_names_network = {
     .input_count = 1,
     .output_count = 1,
     .layer_count = 7,
-    .activations_size = 32u,
+    .activations_size = 8u,
     .inputs = hostile_names_inputs,
     .outputs = hostile_names_outputs,
     .run = hostile_names_run,

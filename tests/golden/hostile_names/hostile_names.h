@@ -11,13 +11,13 @@
 #endif
 
 /* Bytes; offsets count from the start of the activation buffer, which starts at a multiple of NN_ALIGNMENT. */
-#define HOSTILE_NAMES_ACTIVATIONS_SIZE 32u
+#define HOSTILE_NAMES_ACTIVATIONS_SIZE 8u
 #define HOSTILE_NAMES_LAYER_COUNT 7u
 #define HOSTILE_NAMES_INPUT_COUNT 1u
 #define HOSTILE_NAMES_INPUT_0_OFFSET 0u
 #define HOSTILE_NAMES_INPUT_0_SIZE 5u
 #define HOSTILE_NAMES_OUTPUT_COUNT 1u
-#define HOSTILE_NAMES_OUTPUT_0_OFFSET 16u
+#define HOSTILE_NAMES_OUTPUT_0_OFFSET 0u
 #define HOSTILE_NAMES_OUTPUT_0_SIZE 5u
 
 #ifdef __cplusplus

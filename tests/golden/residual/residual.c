@@ -53,34 +53,34 @@ static const nn_fully_connected_params residual_5_params = {
 
 static void residual_layers(int8_t *a, nn_observer observer, void *context) {
     /* 0: conv2d 3x3 s1 same, 8x8x1 -> 8x8x4, 2,304 MACs; t3 */
-    nn_conv2d(&residual_0_params, a + 256, a + 0, a + 320);
+    nn_conv2d(&residual_0_params, a + 272, a + 336, a + 256);
     if (observer != 0) {
-        observer(context, 0u, 0u, a + 0, 256u);
+        observer(context, 0u, 0u, a + 336, 256u);
     }
     /* 1: conv2d 3x3 s1 same, 8x8x4 -> 8x8x4, 9,216 MACs; t6 */
-    nn_conv2d(&residual_1_params, a + 0, a + 256, a + 512);
+    nn_conv2d(&residual_1_params, a + 336, a + 80, a + 40);
     if (observer != 0) {
-        observer(context, 1u, 0u, a + 256, 256u);
+        observer(context, 1u, 0u, a + 80, 256u);
     }
     /* 2: conv2d 3x3 s1 same, 8x8x4 -> 8x8x4, 9,216 MACs; t9 */
-    nn_conv2d(&residual_2_params, a + 256, a + 512, a + 768);
+    nn_conv2d(&residual_2_params, a + 80, a + 40, a + 0);
     if (observer != 0) {
-        observer(context, 2u, 0u, a + 512, 256u);
+        observer(context, 2u, 0u, a + 40, 256u);
     }
     /* 3: add 8x8x4; sum */
-    nn_add(&residual_3_params, a + 0, a + 512, a + 256);
+    nn_add(&residual_3_params, a + 336, a + 40, a + 336);
     if (observer != 0) {
-        observer(context, 3u, 0u, a + 256, 256u);
+        observer(context, 3u, 0u, a + 336, 256u);
     }
     /* 4: mean axes 1,2, 8x8x4 -> 4; pooled */
-    nn_mean(&residual_4_params, a + 256, a + 0);
+    nn_mean(&residual_4_params, a + 336, a + 336);
     if (observer != 0) {
-        observer(context, 4u, 0u, a + 0, 4u);
+        observer(context, 4u, 0u, a + 336, 4u);
     }
     /* 5: fully_connected 4 -> 3, 12 MACs; t13 */
-    nn_fully_connected(&residual_5_params, a + 0, a + 16);
+    nn_fully_connected(&residual_5_params, a + 336, a + 584);
     if (observer != 0) {
-        observer(context, 5u, 0u, a + 16, 3u);
+        observer(context, 5u, 0u, a + 584, 3u);
     }
 }
 
@@ -98,11 +98,11 @@ nn_status residual_trace(void *activations, nn_observer observer, void *context)
 nn_status residual_run(void *activations) { return residual_trace(activations, 0, 0); }
 
 static const nn_tensor residual_inputs[] = {
-    {256u, 64u, 0.00392156886f, -128, NN_INT8, 4, {1, 8, 8, 1}},
+    {272u, 64u, 0.00392156886f, -128, NN_INT8, 4, {1, 8, 8, 1}},
 };
 
 static const nn_tensor residual_outputs[] = {
-    {16u, 3u, 1.21545005f, 7, NN_INT8, 2, {1, 3}},
+    {584u, 3u, 1.21545005f, 7, NN_INT8, 2, {1, 3}},
 };
 
 const nn_network residual_network = {
@@ -113,7 +113,7 @@ const nn_network residual_network = {
     .input_count = 1,
     .output_count = 1,
     .layer_count = 6,
-    .activations_size = 816u,
+    .activations_size = 592u,
     .inputs = residual_inputs,
     .outputs = residual_outputs,
     .run = residual_run,

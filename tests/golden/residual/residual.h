@@ -11,13 +11,13 @@
 #endif
 
 /* Bytes; offsets count from the start of the activation buffer, which starts at a multiple of NN_ALIGNMENT. */
-#define RESIDUAL_ACTIVATIONS_SIZE 816u
+#define RESIDUAL_ACTIVATIONS_SIZE 592u
 #define RESIDUAL_LAYER_COUNT 6u
 #define RESIDUAL_INPUT_COUNT 1u
-#define RESIDUAL_INPUT_0_OFFSET 256u
+#define RESIDUAL_INPUT_0_OFFSET 272u
 #define RESIDUAL_INPUT_0_SIZE 64u
 #define RESIDUAL_OUTPUT_COUNT 1u
-#define RESIDUAL_OUTPUT_0_OFFSET 16u
+#define RESIDUAL_OUTPUT_0_OFFSET 584u
 #define RESIDUAL_OUTPUT_0_SIZE 3u
 
 #ifdef __cplusplus

@@ -58,12 +58,12 @@ static const nn_softmax_params separable_6_params = {
 
 static void separable_layers(int8_t *a, nn_observer observer, void *context) {
     /* 0: conv2d 3x3 s2 same, 10x6x2 -> 5x3x4, 1,080 MACs; t3 */
-    nn_conv2d(&separable_0_params, a + 0, a + 128, a + 192);
+    nn_conv2d(&separable_0_params, a + 40, a + 40, a + 16);
     if (observer != 0) {
-        observer(context, 0u, 0u, a + 128, 60u);
+        observer(context, 0u, 0u, a + 40, 60u);
     }
     /* 1: depthwise_conv2d 3x3 s1 same, 5x3x4 -> 5x3x4, 540 MACs; depthwise */
-    nn_depthwise_conv2d(&separable_1_params, a + 128, a + 0, a + 64);
+    nn_depthwise_conv2d(&separable_1_params, a + 40, a + 0, a + 120);
     if (observer != 0) {
         observer(context, 1u, 0u, a + 0, 60u);
     }
@@ -73,24 +73,24 @@ static void separable_layers(int8_t *a, nn_observer observer, void *context) {
         observer(context, 2u, 0u, a + 64, 90u);
     }
     /* 3: average_pool2d 2x3 s2 valid, 5x3x6 -> 2x1x6; pool */
-    nn_average_pool2d(&separable_3_params, a + 64, a + 0);
+    nn_average_pool2d(&separable_3_params, a + 64, a + 64);
     if (observer != 0) {
-        observer(context, 3u, 0u, a + 0, 12u);
+        observer(context, 3u, 0u, a + 64, 12u);
     }
     /* 4: reshape 2x1x6 -> 12; r11 */
-    nn_reshape(&separable_4_params, a + 0, a + 0);
+    nn_reshape(&separable_4_params, a + 64, a + 64);
     if (observer != 0) {
-        observer(context, 4u, 0u, a + 0, 12u);
+        observer(context, 4u, 0u, a + 64, 12u);
     }
     /* 5: fully_connected 12 -> 4, 48 MACs; t13 */
-    nn_fully_connected(&separable_5_params, a + 0, a + 16);
+    nn_fully_connected(&separable_5_params, a + 64, a + 152);
     if (observer != 0) {
-        observer(context, 5u, 0u, a + 16, 4u);
+        observer(context, 5u, 0u, a + 152, 4u);
     }
     /* 6: softmax beta 1, 4; probabilities */
-    nn_softmax(&separable_6_params, a + 16, a + 0);
+    nn_softmax(&separable_6_params, a + 152, a + 152);
     if (observer != 0) {
-        observer(context, 6u, 0u, a + 0, 4u);
+        observer(context, 6u, 0u, a + 152, 4u);
     }
 }
 
@@ -108,11 +108,11 @@ nn_status separable_trace(void *activations, nn_observer observer, void *context
 nn_status separable_run(void *activations) { return separable_trace(activations, 0, 0); }
 
 static const nn_tensor separable_inputs[] = {
-    {0u, 120u, 0.0199999996f, 5, NN_INT8, 4, {1, 10, 6, 2}},
+    {40u, 120u, 0.0199999996f, 5, NN_INT8, 4, {1, 10, 6, 2}},
 };
 
 static const nn_tensor separable_outputs[] = {
-    {0u, 4u, 0.00390625f, -128, NN_INT8, 2, {1, 4}},
+    {152u, 4u, 0.00390625f, -128, NN_INT8, 2, {1, 4}},
 };
 
 const nn_network separable_network = {
@@ -123,7 +123,7 @@ const nn_network separable_network = {
     .input_count = 1,
     .output_count = 1,
     .layer_count = 7,
-    .activations_size = 224u,
+    .activations_size = 160u,
     .inputs = separable_inputs,
     .outputs = separable_outputs,
     .run = separable_run,

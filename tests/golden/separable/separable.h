@@ -11,13 +11,13 @@
 #endif
 
 /* Bytes; offsets count from the start of the activation buffer, which starts at a multiple of NN_ALIGNMENT. */
-#define SEPARABLE_ACTIVATIONS_SIZE 224u
+#define SEPARABLE_ACTIVATIONS_SIZE 160u
 #define SEPARABLE_LAYER_COUNT 7u
 #define SEPARABLE_INPUT_COUNT 1u
-#define SEPARABLE_INPUT_0_OFFSET 0u
+#define SEPARABLE_INPUT_0_OFFSET 40u
 #define SEPARABLE_INPUT_0_SIZE 120u
 #define SEPARABLE_OUTPUT_COUNT 1u
-#define SEPARABLE_OUTPUT_0_OFFSET 0u
+#define SEPARABLE_OUTPUT_0_OFFSET 152u
 #define SEPARABLE_OUTPUT_0_SIZE 4u
 
 #ifdef __cplusplus

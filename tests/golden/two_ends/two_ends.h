@@ -11,15 +11,15 @@
 #endif
 
 /* Bytes; offsets count from the start of the activation buffer, which starts at a multiple of NN_ALIGNMENT. */
-#define TWO_ENDS_ACTIVATIONS_SIZE 240u
+#define TWO_ENDS_ACTIVATIONS_SIZE 144u
 #define TWO_ENDS_LAYER_COUNT 3u
 #define TWO_ENDS_INPUT_COUNT 2u
 #define TWO_ENDS_INPUT_0_OFFSET 0u
 #define TWO_ENDS_INPUT_0_SIZE 72u
-#define TWO_ENDS_INPUT_1_OFFSET 80u
+#define TWO_ENDS_INPUT_1_OFFSET 72u
 #define TWO_ENDS_INPUT_1_SIZE 72u
 #define TWO_ENDS_OUTPUT_COUNT 2u
-#define TWO_ENDS_OUTPUT_0_OFFSET 80u
+#define TWO_ENDS_OUTPUT_0_OFFSET 72u
 #define TWO_ENDS_OUTPUT_0_SIZE 18u
 #define TWO_ENDS_OUTPUT_1_OFFSET 0u
 #define TWO_ENDS_OUTPUT_1_SIZE 72u

@@ -1,0 +1,128 @@
+"""Runs generated C under its memory plan and spoils every byte that nobody may need any more: the judge of memory plans.
+
+Nothing here knows planning/: which tensors are still needed is worked out from the graph alone, and what the kernels read and
+write too late shows in the answers.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from firmware_export.emit import emit, runtime_sources
+from firmware_export.graph import Graph
+from firmware_export.hostlib import compile_host
+from firmware_export.plan import Plan
+from firmware_export.simulate import simulate_trace
+
+RUNTIME = Path(__file__).resolve().parents[2] / "firmware_export" / "runtime"
+GUARD = 64
+OBSERVER = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32)
+
+
+def needed_after(graph: Graph, place: int) -> set[int]:
+    """Tensors that exist when node `place` is done (-1: before all) and that a later node reads or the caller takes."""
+    made = {*graph.inputs, *(index for node in graph.nodes[: place + 1] for index in node.outputs)}
+    read = {index for node in graph.nodes[place + 1 :] for index in node.inputs}
+    return made & (read | set(graph.outputs))
+
+
+def check_places(graph: Graph, layout: Plan) -> None:
+    """Everything lies in the buffer, at multiples of what its type and the kernels need; what is needed together lies apart."""
+    for index, offset in layout.offsets.items():
+        assert offset >= 0 and offset + graph.tensors[index].nbytes <= layout.size and offset % 4 == 0
+    for place, offset in layout.scratch.items():
+        assert offset >= 0 and offset + layout.codes[place].scratch_bytes <= layout.size and offset % 8 == 0
+    assert {place for place, code in enumerate(layout.codes) if code.scratch_bytes} == set(layout.scratch)
+    for place in range(-1, len(graph.nodes)):
+        spans = sorted((layout.offsets[i], layout.offsets[i] + graph.tensors[i].nbytes, i) for i in needed_after(graph, place))
+        for (begin, end, one), (start, stop, other) in itertools.pairwise(spans):
+            same_bytes = (begin, end) == (start, stop) and shares(graph, one, other)
+            assert end <= start or same_bytes, f"after node {place}: tensors {one} and {other} overlap"
+
+
+def shares(graph: Graph, one: int, other: int) -> bool:
+    """Whether two tensors are reshapes of the same bytes."""
+    return origin(graph, one) == origin(graph, other)
+
+
+def origin(graph: Graph, index: int) -> int:
+    """The tensor that reshapes made this one of."""
+    for node in graph.nodes:
+        if node.op == "reshape" and node.outputs[0] == index:
+            return origin(graph, node.inputs[0])
+    return index
+
+
+class PoisonedRuns:
+    """Many networks in one shared library."""
+
+    def __init__(self, folder: Path, graphs: Sequence[Graph], plans: Sequence[Plan], flags: Sequence[str] = ()) -> None:
+        self.graphs, self.plans = list(graphs), list(plans)
+        texts = []
+        for number, (graph, layout) in enumerate(zip(graphs, plans, strict=True)):
+            for name, text in emit(graph, layout, f"p{number}", selftest=False).items():
+                (folder / name).write_text(text)
+            texts.append(f'#include "p{number}_data.c"\n#include "p{number}.c"\n')
+        table = ", ".join(f"&p{number}_network" for number in range(len(self.graphs)))
+        main = folder / "poisoned.c"
+        main.write_text(
+            f"{''.join(texts)}\nstatic const nn_network *const networks[] = {{{table}}};\n"
+            "nn_status poisoned_trace(uint32_t index, void *activations, nn_observer observer);\n"
+            "nn_status poisoned_trace(uint32_t index, void *activations, nn_observer observer) {\n"
+            "    return networks[index]->trace(activations, observer, 0);\n}\n"
+        )
+        needed = sorted({source for layout in plans for source in runtime_sources(layout)})
+        library = folder / "poisoned.so"
+        sources = [main, *(RUNTIME / name for name in needed)]
+        compile_host(sources, [RUNTIME, folder], library, ["-shared", "-fPIC", *flags], optimize="1")
+        self._trace = ctypes.CDLL(str(library)).poisoned_trace
+
+    def faults(self, number: int, inputs: Sequence[np.ndarray], seed: int = 0) -> list[str]:
+        """What is wrong in one inference: layers whose outputs differ from the simulator's, bytes written beside the buffer."""
+        graph, layout, rng = self.graphs[number], self.plans[number], np.random.default_rng(seed)
+        whole = rng.integers(0, 256, layout.size + 2 * GUARD + 16).astype(np.uint8)
+        start = GUARD + -(whole.ctypes.data + GUARD) % 16
+        buffer, before = whole[start : start + layout.size], whole.copy()
+        for index, value in zip(graph.inputs, inputs, strict=True):
+            raw = np.frombuffer(value.tobytes(), np.uint8)
+            buffer[layout.offsets[index] : layout.offsets[index] + raw.size] = raw
+        expected, found = simulate_trace(graph, *inputs), list[str]()
+
+        def observe(_: int, layer: int, output: int, data: int, size: int) -> None:
+            if ctypes.string_at(data, size) != expected[layer][output].tobytes():
+                found.append(f"node {layer} ({layout.codes[layer].function}) output {output}")
+            if output == len(graph.nodes[layer].outputs) - 1:
+                spoil(graph, layout, layer, buffer, rng)
+
+        assert self._trace(ctypes.c_uint32(number), ctypes.c_void_p(buffer.ctypes.data), OBSERVER(observe)) == 0
+        for index, value in zip(graph.outputs, last_values(graph, expected), strict=True):
+            if buffer[layout.offsets[index] :][: value.nbytes].tobytes() != value.tobytes():
+                found.append(f"the network's output {index}")
+        outside = np.ones(whole.size, bool)
+        outside[start : start + layout.size] = False
+        if not np.array_equal(whole[outside], before[outside]):
+            found.append("bytes beside the buffer")
+        return found
+
+
+def spoil(graph: Graph, layout: Plan, place: int, buffer: np.ndarray, rng: np.random.Generator) -> None:
+    """New random bytes wherever nothing is needed any more."""
+    dead = np.ones(buffer.size, bool)
+    for index in needed_after(graph, place):
+        dead[layout.offsets[index] : layout.offsets[index] + graph.tensors[index].nbytes] = False
+    buffer[dead] = rng.integers(0, 256, int(dead.sum()))
+
+
+def last_values(graph: Graph, trace: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
+    """The network's outputs among the outputs of its nodes."""
+    values = {
+        index: value
+        for node, outputs in zip(graph.nodes, trace, strict=True)
+        for index, value in zip(node.outputs, outputs, strict=True)
+    }
+    return [values[index] for index in graph.outputs]
