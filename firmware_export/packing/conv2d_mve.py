@@ -1,0 +1,121 @@
+"""2-D convolution for runtime/conv2d_mve.c: any window, any channels, weights at one byte each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from firmware_export.graph import Array, Graph, Node
+from firmware_export.operators import Constant, LayerCode
+from firmware_export.operators._accumulator import OutputStage, int8_weights, int32_bias
+from firmware_export.operators._checks import MAX_SIZE, int8_image
+from firmware_export.operators._window import Window
+from firmware_export.packing.mve import VECTOR, clamp_fields, pack
+from firmware_export.requantize import Int64
+
+PIXELS = 2
+"""That the kernel computes at a time."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the kernel reads what lies under a window: rows of vectors * 16 + tail bytes; tail only if there is one row.
+
+    gathered: the window is copied and read as one row.
+    """
+
+    rows: int
+    vectors: int
+    tail: int
+    gathered: bool
+
+    @staticmethod
+    def of(window: Window) -> Reading:
+        """From the image where rows are whole vectors or there is one row."""
+        row = window.kernel[1] * window.channels
+        scattered = window.dilation[1] > 1 and window.kernel[1] > 1
+        if scattered or (row % VECTOR and window.kernel[0] > 1):
+            return Reading(1, *divmod(window.kernel[0] * row, VECTOR), gathered=True)
+        return Reading(window.kernel[0], *divmod(row, VECTOR), gathered=False)
+
+
+def conv2d_code(window: Window, weights: Array, bias: Int64, zero_point: int, stage: OutputStage) -> LayerCode:
+    """The call of a kernel of conv2d_mve.c.
+
+    Args:
+        weights: int8 [outputs, kernel h, kernel w, channels].
+        bias: [outputs], at the scale of the sums, without the zero point.
+        zero_point: of the input, int8 [1, h, w, channels].
+    Raises:
+        Unpackable: see mve.pack; the fallback is conv2d.c.
+    """
+    outputs = weights.shape[0]
+    summary = f"{window.summary()}, {'x'.join(map(str, (*window.size, window.channels)))}"
+    summary += f" -> {'x'.join(map(str, (*window.output, outputs)))}"
+    window = _as_one_row(window)
+    reading = Reading.of(window)
+    records = pack(weights.reshape(outputs, -1).astype(np.int64), bias, zero_point, stage)
+    values = {"words": records.words.size, "outputs": outputs, "rows": reading.rows, "vectors": reading.vectors}
+    values |= {"tail": reading.tail, "gathered": int(reading.gathered), "fill": zero_point}
+    fields = {"weights": "{weights}"} | {name: str(value) for name, value in values.items()} | window.fields()
+    return LayerCode(
+        function=f"nn_conv2d_mve_{records.form}",
+        params_type="nn_conv2d_mve_params",
+        fields=fields | clamp_fields(stage),
+        constants=(Constant("weights", records.words),),
+        sources=("conv2d_mve.c", "step_mve.c", "patch.c"),
+        scratch_bytes=_scratch_bytes(window, reading),
+        distances=(distance(window, outputs),),
+        summary=f"{summary}, mve {records.form}",
+    )
+
+
+def conv2d_layer(graph: Graph, node: Node) -> LayerCode:
+    """conv2d_code of a checked conv2d node.
+
+    Raises:
+        Unpackable: see mve.pack; the fallback is conv2d.c.
+    """
+    x, weights = int8_image(graph, node), int8_weights(graph, node, rank=4, axis=0)
+    assert weights.data is not None
+    outputs = weights.shape[0]
+    bias = int32_bias(graph, node, outputs)
+    sums = np.zeros(outputs, np.int64) if bias is None else bias.reshape(-1).astype(np.int64)
+    window = Window.of(node, x, (weights.shape[1], weights.shape[2]))
+    return conv2d_code(window, weights.data, sums, x.zero_point, OutputStage.of(graph, node, outputs))
+
+
+def _as_one_row(window: Window) -> Window:
+    """A 1x1 window with stride 1 sees no rows: all pixels in one row spare the kernel their ends."""
+    pixels = window.size[0] * window.size[1]
+    if not window.is_pointwise or window.stride != (1, 1) or pixels > MAX_SIZE:
+        return window
+    return replace(window, size=(1, pixels), output=(1, pixels))
+
+
+def _scratch_bytes(window: Window, reading: Reading) -> int:
+    """Two copied windows; the least there is where all windows lie on the image and are read from there."""
+    reach = [(kernel - 1) * dilation for kernel, dilation in zip(window.kernel, window.dilation, strict=True)]
+    last = [(output - 1) * stride for output, stride in zip(window.output, window.stride, strict=True)]
+    before = (window.padding[0], window.padding[2])
+    inside = all(end + far - pad < size for end, far, pad, size in zip(last, reach, before, window.size, strict=True))
+    if inside and before == (0, 0) and not reading.gathered:
+        return VECTOR
+    return PIXELS * -(-window.taps * window.channels // VECTOR) * VECTOR
+
+
+def distance(window: Window, outputs: int) -> int:
+    """How many bytes the output must begin before the input at least, if they overlap; negative: it may begin behind.
+
+    The kernel reads the windows of two pixels of a row again for every eight channels that it writes: the last byte of the two
+    outputs must not lie behind the first byte that they or later ones need. Scratch overlaps neither.
+    """
+    rows, columns = np.arange(window.output[0])[:, None], np.arange(window.output[1])[None, :]
+    top = np.maximum(rows * window.stride[0] - window.padding[0], 0)
+    left = np.maximum(columns * window.stride[1] - window.padding[2], 0)
+    first = (np.minimum(top, window.size[0]) * window.size[1] + np.minimum(left, window.size[1])) * window.channels
+    needed = np.minimum.accumulate(first.reshape(-1)[::-1])[::-1]
+    # The pairs of a row begin at its first column, where windows begin to lie on the image and where they end to.
+    written = (rows * window.output[1] + np.minimum(columns + PIXELS, window.output[1])).reshape(-1) * outputs
+    return int((written - needed).max())
