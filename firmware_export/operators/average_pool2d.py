@@ -33,6 +33,7 @@ class AveragePool2d(Operator):
     Inputs: x int8 [1, h, w, c].
     Attributes: kernel (h, w), stride (h, w), padding (top, bottom, left, right), clamp (lowest, highest stored value).
     Output: int8 [1, oh, ow, c] with the scale and zero point of x.
+    In float32 the same: LiteRT's default rounds so too.
     """
 
     name = "average_pool2d"

@@ -35,6 +35,7 @@ class BatchMatmul(Operator):
         two broadcast as in numpy.
     Attributes: adj_x, adj_y: 1 where a is stored [..., k, m], b [..., n, k]; clamp: (-128, 127), TFLite has no other here.
     Output: int8 [..., m, n].
+    In float32: the arithmetic's rule where b has the zero point 0, which XNNPACK, LiteRT's default, needs; else that of double.
     """
 
     name = "batch_matmul"
@@ -183,7 +184,9 @@ def _fields(graph: Graph, node: Node) -> dict[str, str]:
 
 def _stage(graph: Graph, node: Node) -> OutputStage:
     """Both inputs have one scale, and their product does not ask which comes first: the computed one plays the image."""
-    first = int8_operand(graph, node, 0)
+    first, second = (int8_operand(graph, node, place) for place in range(2))
+    if second.zero_point != 0:
+        graph = graph.with_arithmetic("double")
     return OutputStage.of(graph, replace(node, inputs=node.inputs[::-1]) if first.is_constant else node, 1)
 
 

@@ -28,6 +28,7 @@ class Conv2d(Operator):
         channel (axis 0); bias int32 [outputs] or ABSENT.
     Attributes: stride (h, w), dilation (h, w), padding (top, bottom, left, right), clamp (lowest, highest stored value).
     Output: int8 [1, oh, ow, outputs]. Outside the image x is the zero point, that is 0.
+    In float32: the arithmetic's own rule of requantisation, as XNNPACK, LiteRT's default, has it.
     """
 
     name = "conv2d"

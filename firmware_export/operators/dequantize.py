@@ -25,6 +25,7 @@ class Dequantize(Operator):
 
     Inputs: x int8 or uint8, any shape. Attributes: none. Output: float32, the shape of x, no scale.
     Source: tensorflow/lite/kernels/internal/reference/dequantize.h; its product in double is exact before it is rounded.
+    In float32 the same.
     """
 
     name = "dequantize"

@@ -30,6 +30,7 @@ class FullyConnected(Operator):
         [out, in], symmetric, per tensor or per output (axis 0); bias int32 [out] or ABSENT.
     Attributes: clamp (lowest, highest stored value); keep_dims 0 or 1 (optional, 0).
     Output: int8 [elements / in, out], or with keep_dims the shape of x with its last dimension replaced by out.
+    In float32: the arithmetic's own rule of requantisation, as XNNPACK, LiteRT's default, has it.
     """
 
     name = "fully_connected"

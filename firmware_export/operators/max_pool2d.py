@@ -33,6 +33,7 @@ class MaxPool2d(Operator):
     Inputs: x int8 [1, h, w, c].
     Attributes: kernel (h, w), stride (h, w), padding (top, bottom, left, right), clamp (lowest, highest stored value).
     Output: int8 [1, oh, ow, c] with the scale and zero point of x.
+    Chooses bytes only, the same in every arithmetic.
     """
 
     name = "max_pool2d"

@@ -14,6 +14,7 @@ class Maximum(Extremum):
 
     Inputs: a, b: int8, shapes that broadcast, one scale and zero point; one may be a constant, both may be the same tensor.
     Attributes: none. Output: int8 of the common shape, stored like the inputs.
+    Chooses bytes only, the same in every arithmetic.
     """
 
     name = "maximum"

@@ -20,6 +20,7 @@ class Mean(ReducedSum):
     Inputs: x int8, any shape.
     Attributes: axes (ascending), keep_dims 0 or 1, clamp (optional: lowest, highest stored value).
     Output: int8, x without the axes, or with size 1 there.
+    In float32 the same: XNNPACK's sums of rows and columns round as the machine's instructions do, fused or not.
     """
 
     name = "mean"

@@ -28,6 +28,7 @@ class PRelu(Elementwise):
     Inputs: x int8; slopes int8, of a shape that broadcasts to that of x; one may be a constant (the slopes are, in practice).
     Attributes: none. Output: int8 of the shape of x.
     Source: tensorflow/lite/kernels/internal/reference/prelu.h and micro/kernels/prelu_common.cc.
+    In float32 the same: XNNPACK leaves it to this kernel of LiteRT.
     """
 
     name = "prelu"

@@ -22,6 +22,7 @@ class ReduceMax(Reduction):
 
     Inputs: x int8, any shape. Attributes: axes (ascending), keep_dims 0 or 1.
     Output: int8, x without the axes, or with size 1 there, stored like x.
+    Chooses bytes only, the same in every arithmetic.
     """
 
     name = "reduce_max"

@@ -6,15 +6,16 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 from ai_edge_litert import schema_py_generated as schema
 
 from firmware_export.graph import Array, Attribute, Graph, GraphError, Node
-from firmware_export.operators import Example, LayerCode, Operator, OutputSpec
+from firmware_export.operators import Constant, Example, LayerCode, Operator, OutputSpec
 from firmware_export.operators import _examples as make
 from firmware_export.operators._checks import int8_image, shape_text
 from firmware_export.operators._movement import moving_example
 from firmware_export.operators._resizing import FLAGS, Size, image_sizes, infer_resize, read_tflite_resize, resize_flags
-from firmware_export.requantize import Int64
+from firmware_export.requantize import Float32, Int64
 
 if TYPE_CHECKING:
     from firmware_export.read_tflite import TfliteOperator
@@ -22,14 +23,18 @@ if TYPE_CHECKING:
 
 UNIT = 1 << 10
 """One pixel in the fixed-point numbers of this operator; UNIT of runtime/resize_bilinear.c."""
+FINE_UNIT = 1 << 11
+"""The same in the arithmetic float32; FINE_UNIT of runtime/resize_bilinear.c."""
 
 
 class ResizeBilinear(Operator):
     """y[i, j] = the four pixels around its place in x, weighted by distance in steps of 1/1024, halves away from zero.
 
     Inputs: x int8 [1, h, w, c]. Attributes: size (h, w), align_corners, half_pixel (0 or 1). Output: int8 [1, size, c], scale
-    and zero point of x. Integers only, the same in every arithmetic.
+    and zero point of x.
     Source: ResizeBilinearInteger in tensorflow/lite/kernels/internal/reference/resize_bilinear.h.
+    In float32: weights in steps of 1/2048 of places in float32, halves up, as XNNPACK, LiteRT's default, has them
+    (xnn_indirection_init_resize_bilinear2d_hwc_q11 and its s8-ibilinear kernels); the board has tables of them.
     """
 
     name = "resize_bilinear"
@@ -44,6 +49,8 @@ class ResizeBilinear(Operator):
 
     def simulate(self, graph: Graph, node: Node, inputs: Sequence[Array | None]) -> list[Array]:
         assert inputs[0] is not None
+        if graph.arithmetic == "float32":
+            return [_fine(inputs[0][0].astype(np.int64), *_tables(graph, node))[np.newaxis]]
         flags = resize_flags(node)
         (top, bottom, down), (left, right, across) = (
             _places(sizes, *flags) for sizes in image_sizes(graph.tensors[node.inputs[0]], node)
@@ -57,6 +64,8 @@ class ResizeBilinear(Operator):
 
     def emit(self, graph: Graph, node: Node) -> LayerCode:
         x, flags = int8_image(graph, node), resize_flags(node)
+        if graph.arithmetic == "float32":
+            return _fine_code(graph, node)
         fields = {"channels": str(x.shape[3])}
         for name, sizes in zip(("height", "width"), image_sizes(x, node), strict=True):
             factor, start = _factor(sizes, *flags)
@@ -103,6 +112,51 @@ def _places(sizes: Size, align_corners: bool, half_pixel: bool) -> tuple[Int64, 
     before = np.maximum(place // UNIT, 0)
     behind = np.minimum((place + UNIT - 1) // UNIT, sizes[0] - 1)
     return before, behind, place - UNIT * before
+
+
+def _tables(graph: Graph, node: Node) -> tuple[Int64, Int64]:
+    """For the rows and for the columns: int64 [output, 3], neighbours before and behind, and the distance in 1/2048."""
+    height, width = image_sizes(graph.tensors[node.inputs[0]], node)
+    return _fine_places(height, *resize_flags(node)), _fine_places(width, *resize_flags(node))
+
+
+def _fine_places(sizes: Size, align_corners: bool, half_pixel: bool) -> Int64:
+    """int64 [output, 3] as in _tables; every step in float32."""
+    source, target = sizes
+    wide = align_corners and target > 1
+    scale = np.float32(source - 1) / np.float32(target - 1) if wide else np.float32(source) / np.float32(target)
+    offset = np.float32(0.5 if half_pixel and not align_corners else 0)
+    places: Float32 = (np.arange(target).astype(np.float32) + offset) * scale - offset
+    near = places.clip(0, source - 1).astype(np.float32)
+    before = np.floor(near)
+    distance = np.rint((near - before) * np.float32(FINE_UNIT))
+    first = before.astype(np.int64)
+    return np.stack([first, np.minimum(first + 1, source - 1), distance.astype(np.int64)], 1)
+
+
+def _fine(x: Int64, rows: Int64, columns: Int64) -> npt.NDArray[np.int8]:
+    """int8 [h, w, c] of an image and its tables."""
+    down, across = rows[:, 2, np.newaxis, np.newaxis], columns[:, 2, np.newaxis]
+    left, right = x[:, columns[:, 0]], x[:, columns[:, 1]]
+    along = left * FINE_UNIT + (right - left) * across
+    upper, lower = along[rows[:, 0]], along[rows[:, 1]]
+    total: Int64 = upper * FINE_UNIT + (lower - upper) * down
+    return ((total + FINE_UNIT * FINE_UNIT // 2) // (FINE_UNIT * FINE_UNIT)).astype(np.int8)
+
+
+def _fine_code(graph: Graph, node: Node) -> LayerCode:
+    """The call of nn_resize_bilinear_fine."""
+    x, (rows, columns) = int8_image(graph, node), _tables(graph, node)
+    values = {"height": len(rows), "width": len(columns), "row_size": x.shape[2] * x.shape[3], "channels": x.shape[3]}
+    fields = {"rows": "{rows}", "columns": "{columns}"} | {key: str(value) for key, value in values.items()}
+    return LayerCode(
+        "nn_resize_bilinear_fine",
+        "nn_resize_bilinear_fine_params",
+        fields,
+        (Constant("rows", rows.astype(np.uint16)), Constant("columns", columns.astype(np.uint16))),
+        ("resize_bilinear.c",),
+        summary=f"{shape_text(x)} -> {shape_text(graph.tensors[node.outputs[0]])}",
+    )
 
 
 OPERATOR = ResizeBilinear()

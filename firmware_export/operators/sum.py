@@ -17,6 +17,7 @@ class Sum(ReducedSum):
     Inputs: x int8, any shape.
     Attributes: axes (ascending), keep_dims 0 or 1, clamp (optional: lowest, highest stored value).
     Output: int8, x without the axes, or with size 1 there. Source: reference/reduce.h, QuantizedMeanOrSum.
+    In float32 the same: XNNPACK's sums of rows and columns round as the machine's instructions do, fused or not.
     """
 
     name = "sum"

@@ -38,6 +38,7 @@ class TransposeConv(Operator):
     Attributes: stride (h, w), padding (top, left), size (output h, w), clamp (lowest, highest stored value). What lies
         outside `size` is dropped; outputs that no tap meets are the bias alone.
     Output: int8 [1, *size, outputs].
+    In float32: the arithmetic's own rule of requantisation, as XNNPACK, LiteRT's default, has it.
 
     In C the outputs of one phase, (row + top) modulo stride, are a convolution of stride 1 with every stride-th tap: no
     product with a zero that only the stride put there, and one patch of scratch instead of int32 sums for the image.

@@ -1,7 +1,8 @@
-/* An image of another size, each pixel between its four neighbours, int8; weights in 1/1024, halves away from zero. */
+/* An image of another size, each pixel between its four neighbours, int8. */
 #include "resize_bilinear.h"
 
 #define UNIT 1024
+#define FINE_UNIT 2048
 
 /* Neighbours of one place, and its distance from the first; outside of the image that one counts more than once. */
 typedef struct {
@@ -39,6 +40,30 @@ void nn_resize_bilinear(const nn_resize_bilinear_params *params, const int8_t *i
                 const int32_t above = upper[left + channel] * (UNIT - x.distance) + upper[right + channel] * x.distance;
                 const int32_t below = lower[left + channel] * (UNIT - x.distance) + lower[right + channel] * x.distance;
                 *output++ = rounded(above * (UNIT - y.distance) + below * y.distance);
+            }
+        }
+    }
+}
+
+/* FINE_UNIT times the value at a distance from the first of two. */
+static int32_t between(int32_t first, int32_t second, int32_t distance) {
+    return first * FINE_UNIT + (second - first) * distance;
+}
+
+void nn_resize_bilinear_fine(const nn_resize_bilinear_fine_params *params, const int8_t *input, int8_t *output) {
+    const uint32_t channels = params->channels;
+    for (uint32_t row = 0; row < params->height; ++row) {
+        const uint16_t *y = params->rows + 3u * row;
+        const int8_t *upper = input + y[0] * params->row_size;
+        const int8_t *lower = input + y[1] * params->row_size;
+        for (uint32_t column = 0; column < params->width; ++column) {
+            const uint16_t *x = params->columns + 3u * column;
+            const uint32_t left = x[0] * channels;
+            const uint32_t right = x[1] * channels;
+            for (uint32_t channel = 0; channel < channels; ++channel) {
+                const int32_t above = between(upper[left + channel], upper[right + channel], x[2]);
+                const int32_t below = between(lower[left + channel], lower[right + channel], x[2]);
+                *output++ = (int8_t)((between(above, below, y[2]) + FINE_UNIT * FINE_UNIT / 2) >> 22);
             }
         }
     }

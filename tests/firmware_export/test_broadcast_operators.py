@@ -142,7 +142,7 @@ def test_a_constant_computes_what_an_input_does(name: str, constant: int) -> Non
     assert np.array_equal(simulate(fixed, given)[0], simulate(free, *both)[0])
     code = operator_of(fixed.nodes[0]).emit(fixed, fixed.nodes[0])
     assert code.function.endswith("_constant") and code.fields["shape.place"] == str(constant)
-    assert [constant.suffix for constant in code.constants] [:2] == ["axes", "constant"]
+    assert [constant.suffix for constant in code.constants][:2] == ["axes", "constant"]
 
 
 def test_the_plain_sum_keeps_its_kernel() -> None:
