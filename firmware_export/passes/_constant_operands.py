@@ -4,27 +4,29 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
 from firmware_export.graph import Array, Graph, Node, Tensor
 from firmware_export.operators import operator_of
 from firmware_export.operators._broadcast import Elementwise
 from firmware_export.passes._intervals import Reach
+from firmware_export.passes._liveness import Liveness
 
 
-def with_constant_operands(graph: Graph, reach: Reach) -> Graph:
-    """The graph with such operands of sums, products and the like replaced; the reachable values of all others stay."""
+def with_constant_operands(graph: Graph, reach: Reach, live: Liveness) -> Graph:
+    """The graph with such operands of sums, products and the like replaced; channels that do not count need not be constant.
+
+    The reachable values of all other tensors stay.
+    """
     result = replace(graph, tensors=list(graph.tensors), nodes=list(graph.nodes))
     for place, node in enumerate(graph.nodes):
         if isinstance(operator_of(node), Elementwise) and len(set(graph.activation_inputs(node))) == 2:
-            result.nodes[place] = _replaced(graph, node, reach, result)
+            result.nodes[place] = _replaced(graph, node, reach, live, result)
     return graph if result.nodes == graph.nodes else result
 
 
-def _replaced(graph: Graph, node: Node, reach: Reach, result: Graph) -> Node:
+def _replaced(graph: Graph, node: Node, reach: Reach, live: Liveness, result: Graph) -> Node:
     """The node with its first constant operand replaced; the other stays computed."""
     for place, index in enumerate(node.inputs):
-        row = _constant_row(graph.tensors[index], reach, index)
+        row = _constant_row(graph.tensors[index], reach, live, index)
         if row is None or (node.op == "prelu" and place == 0):
             continue
         shape = (1,) * (len(graph.tensors[index].shape) - 1) + row.shape
@@ -37,9 +39,11 @@ def _replaced(graph: Graph, node: Node, reach: Reach, result: Graph) -> Node:
     return node
 
 
-def _constant_row(tensor: Tensor, reach: Reach, index: int) -> Array | None:
-    """int8 [channels] if the tensor is that at every place."""
-    if index not in reach.values or not tensor.shape or not bool(reach.values[index].constant.all()):
+def _constant_row(tensor: Tensor, reach: Reach, live: Liveness, index: int) -> Array | None:
+    """int8 [channels] if every channel that counts is that at every place; None if one is not, or none counts."""
+    need = live.need.get(index)
+    if need is None or index not in reach.values or not tensor.shape or not bool(need.any()):
         return None
-    rows = reach.values[index].low.reshape(-1, tensor.shape[-1])
-    return rows[0].copy() if bool(np.all(rows == rows[:1])) else None
+    low, high = (values.reshape(-1, len(need)) for values in (reach.values[index].low, reach.values[index].high))
+    constant = ((low == high) & (low == low[:1])).all(0)
+    return low[0].copy() if bool(constant[need].all()) else None

@@ -23,5 +23,6 @@ def remove_dead_channels(graph: Graph) -> Graph:
     if sum(operator_of(node).macs(graph, node) for node in graph.nodes) > MAX_MACS:
         return graph
     reach = intervals(graph)
-    folded = with_constant_operands(graph, reach)
-    return sliced(folded, reach, liveness(folded, reach))
+    live = liveness(graph, reach)
+    folded = with_constant_operands(graph, reach, live)
+    return sliced(folded, reach, live if folded is graph else liveness(folded, reach))
