@@ -36,7 +36,7 @@ def folded(op_type: str, inputs: Sequence[Array], attributes: Attributes) -> Arr
     if result.ndim > MAX_RANK:
         raise GraphError(f"{op_type} of constants gives {result.ndim} dimensions; supported: up to {MAX_RANK}")
     _refuse_large(op_type, result.size)
-    return np.ascontiguousarray(result).reshape(result.shape)
+    return np.array(result, order="C")
 
 
 def shape_values(shape: tuple[int, ...], attributes: Attributes) -> Array:
@@ -65,20 +65,20 @@ def _axis_or_argument(inputs: Sequence[Array]) -> tuple[int, ...] | None:
 
 
 def _rearranging(op_type: str) -> Rule:
-    def rule(inputs: Sequence[Array], attributes: Attributes) -> Array:
+    def _rule(inputs: Sequence[Array], attributes: Attributes) -> Array:
         argument = None if op_type == "Dropout" else _axis_or_argument(inputs)
         return inputs[0].reshape(rearranged(op_type, attributes, argument, inputs[0].shape))
 
-    return rule
+    return _rule
 
 
 def _binary(function: Callable[[Any, Any], Any]) -> Rule:
-    def rule(inputs: Sequence[Array], attributes: Attributes) -> Array:
+    def _rule(inputs: Sequence[Array], attributes: Attributes) -> Array:
         one, other = inputs
         found: Array = np.asarray(function(one, other))
         return found if found.dtype == bool else found.astype(one.dtype)
 
-    return rule
+    return _rule
 
 
 def _divided(one: Any, other: Any) -> Any:

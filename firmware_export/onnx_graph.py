@@ -67,7 +67,8 @@ EVERY_INT8 = (-128, 127)
 
 @cache
 def _operators_by_type() -> dict[str, Operator]:
-    return {op_type: operator for operator in registry().values() for op_type in operator.onnx}
+    """A division by a number, the only one that is read, is a product."""
+    return {op_type: operator for operator in registry().values() for op_type in operator.onnx} | {"Div": registry()["mul"]}
 
 
 class OnnxReader(FileValues):

@@ -14,6 +14,7 @@ from firmware_export.operators import Constant, Example, LayerCode, Operator, Ou
 from firmware_export.operators._accumulator import OutputStage, folded_bias, inputs_with_bias, int8_weights, int32_bias
 from firmware_export.operators._checks import MAX_SIZE, check_counts, int8_image, int8_output, shape_text
 from firmware_export.operators._convolution_examples import convolution_cases
+from firmware_export.operators._grouped import read_grouped
 from firmware_export.operators._window import Window, onnx_window, tflite_window, write_window
 from firmware_export.operators.conv2d import convolution_code
 
@@ -98,14 +99,11 @@ class DepthwiseConv2d(Operator):
         return Node(self.name, op.inputs, op.outputs, tflite_window(op, options))
 
     def read_onnx(self, match: OnnxMatch) -> Node:
-        """Conv with as many groups as channels; called by conv2d."""
+        """Conv with as many groups as channels; called by conv2d. Other groups are convolutions side by side."""
         weights, channels = match.weights(), match.input(0).shape[-1]
-        attributes = onnx_window(match)
         if match.attributes["group"] != channels or weights.shape[1] != 1:
-            raise GraphError(
-                f"Conv with {match.attributes['group']} groups on {channels} channels, weights {weights.shape}; "
-                "supported: 1 group, or as many groups as channels (depthwise)"
-            )
+            return read_grouped(match)
+        attributes = onnx_window(match)
         quantization = weights.quantization
         if quantization is not None and quantization.axis is not None:
             quantization = replace(quantization, axis=3)

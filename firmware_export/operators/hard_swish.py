@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from firmware_export.activation import clamp_of
 from firmware_export.graph import Graph, GraphError, Node, Quantization, Tensor
 from firmware_export.operators import Example
 from firmware_export.operators._checks import int8_input, int8_output
@@ -36,7 +39,7 @@ class HardSwish(Lookup):
 
     name = "hard_swish"
     tflite = ("HARD_SWISH",)
-    onnx = ("HardSwish",)
+    onnx = ("HardSwish", "HardSigmoid")
 
     def results(self, graph: Graph, node: Node) -> npt.NDArray[np.int8]:
         x, y = int8_input(graph, node), int8_output(graph, node)
@@ -66,10 +69,30 @@ class HardSwish(Lookup):
         return Node(self.name, op.inputs, op.outputs)
 
     def read_onnx(self, match: OnnxMatch) -> Node:
-        return Node(self.name, match.inputs, match.outputs)
+        """HardSwish; HardSigmoid becomes a sum with a clamp and a product, for TFLite has no such operator."""
+        return Node(self.name, match.inputs, match.outputs) if match.op_type == "HardSwish" else _hard_sigmoid(match)
 
     def write_tflite(self, graph: Graph, node: Node, writer: TfliteWriter) -> None:
         writer.add("HARD_SWISH", node.inputs, node.outputs, None, 1)
+
+
+def _hard_sigmoid(match: OnnxMatch) -> Node:
+    """clip(alpha * x + beta, 0, 1) as alpha * clip(x + beta / alpha, 0, 1 / alpha): the sum is stored as the result is, its
+    scale divided by alpha, so that the product changes no stored value."""
+    alpha, beta = float(match.attributes.get("alpha", 0.2)), float(match.attributes.get("beta", 0.5))
+    y = match.output()
+    if not alpha > 0 or not math.isfinite(beta / alpha) or y.quantization is None:
+        raise GraphError(f"HardSigmoid with alpha {alpha:g}, beta {beta:g}; supported: alpha above 0")
+    wide = Quantization.per_tensor(y.scale / alpha, y.zero_point)
+    clamp = clamp_of((0.0, 1 / alpha), replace(y, quantization=wide))
+    total = match.ahead("add", (match.inputs[0], _number(match, beta / alpha)), wide, {"clamp": clamp})
+    return Node("mul", (total, _number(match, alpha)), match.outputs, {"clamp": match.int8_clamp()})
+
+
+def _number(match: OnnxMatch, value: float) -> int:
+    """A constant whose one stored value is the sign, and whose scale is the size."""
+    scale = float(np.float32(abs(value))) or 1.0
+    return match.add_constant("number", np.full((1,), np.sign(value), np.int8), Quantization.per_tensor(scale, 0))
 
 
 def _factors(x: Tensor, y: Tensor) -> tuple[int, int, int, int]:

@@ -118,14 +118,30 @@ def test_dilated_max_pool_is_refused() -> None:
 
 @pytest.mark.parametrize(("group", "channels"), [(2, 4), (4, 4)])
 def test_groups(group: int, channels: int) -> None:
-    """As many groups as channels is depthwise; anything between is refused."""
+    """As many groups as channels is depthwise; anything between is convolutions side by side."""
     net = Qdq((1, channels, 6, 5), seed=1)
     y = net.conv(net.input(), 8, group=group)
+    kinds = [node.op for node in assert_agrees(net.model(y)).nodes]
     if group == channels:
-        graph = assert_agrees(net.model(y))
-        assert graph.nodes[0].op == "depthwise_conv2d"
+        assert kinds == ["depthwise_conv2d"]
     else:
-        refused(net, y, "Conv with 2 groups on 4 channels, weights .*; supported: 1 group, or as many groups as channels")
+        assert kinds == ["strided_slice", "conv2d"] * group + ["concatenation"]
+
+
+@pytest.mark.parametrize(
+    "options", [{"bias": False}, {"per_channel": False, "stride": 2}, {"activation": (0.0, 1.0), "dilation": 2}]
+)
+def test_groups_with_every_option(options: dict[str, Any]) -> None:
+    net = Qdq((1, 6, 9, 7), seed=2)
+    graph = assert_agrees(net.model(net.conv(net.input(), 9, group=3, **options)))
+    assert [node.op for node in graph.nodes].count("conv2d") == 3
+
+
+def test_groups_that_do_not_divide_are_refused() -> None:
+    net = Qdq((1, 4, 6, 5), seed=1)
+    refused(
+        net, net.conv(net.input(), 7, group=2), r"2 groups on 4 channels, weights \(7, 2, 3, 3\); supported: 1 group, as many"
+    )
 
 
 def test_one_channel_with_a_multiplier_is_an_ordinary_convolution() -> None:
