@@ -49,6 +49,8 @@ def main(arguments: list[str]) -> int:
     overrides = [*options.overrides, *(f"firmware_export.{key}={value}" for key, value in chosen.items() if value)]
     recipe, model = _recipe_and_model(options.recipe, overrides, Path(options.build))
     _check_calibration(model, options.calibration)
+    if options.json and not options.analyze:
+        raise UsageError("--json goes with --analyze")
     if options.check:
         label = toolchain_for(board, options.toolchain).label if board is not None else "no board"
         print(f"check: recipe {recipe.name}, {options.board or 'C sources only'}, {label}", flush=True)
