@@ -93,6 +93,12 @@ class _Trace:
         hook = ctypes.byref(self.counter)
         uclib.uc_hook_add(engine._uch, ctypes.byref(handle), UC_HOOK_BLOCK, function, hook, *everywhere)
 
+    def forget(self) -> None:
+        """Begins to count blocks and jumps anew."""
+        for counts in (self.counts, self.jumps, self.wide):
+            counts[:] = 0
+        self.counter.previous = _NONE
+
     def laps(self) -> list[tuple[int, int]]:
         """(address, instructions executed before it) in the order of the run."""
         return [(int(place), int(count)) for place, count in self._laps[: self.counter.lap_count]]
@@ -115,16 +121,27 @@ def run_unicorn(image: BenchImage) -> Counted:
     engine.reg_write(arm_const.UC_ARM_REG_SP, int.from_bytes(code[:4], "little"))
     marks = {*call_returns(functions(image.elf)), symbols["bench_begin"], symbols["bench_end"]}
     trace = _Trace(engine, core.vectors, code, marks)
-    try:
-        engine.emu_start(symbols["reset_handler"] | 1, symbols["bench_done"], timeout=TIME_LIMIT_S * 1_000_000)
-    except UcError as error:
-        raise ToolchainError(f"the bench program stopped in unicorn: {error}; please report the model") from None
-    if engine.reg_read(arm_const.UC_ARM_REG_PC) & ~1 != symbols["bench_done"] or trace.counter.unknown:
-        raise ToolchainError("the bench program did not come to its end in unicorn; please report the model")
+    _advance(engine, symbols["reset_handler"], symbols["bench_begin"])
+    trace.forget()
+    _advance(engine, symbols["bench_begin"], symbols["bench_end"])
+    blocks = _blocks(trace, code, core.vectors)
+    _advance(engine, symbols["bench_end"], symbols["bench_done"])
+    if trace.counter.unknown:
+        raise ToolchainError("code was run that is not in the image; please report the model")
     memory = bytes(engine.mem_read(symbols["bench_activations"], image.plan.size))
     stack = int.from_bytes(engine.mem_read(symbols["bench_stack_used"], 4), "little")
     total, per_layer = _between(image, trace.laps(), symbols["bench_begin"], symbols["bench_end"])
-    return Counted(total, per_layer, _outputs(image, memory), stack, _blocks(trace, code, core.vectors))
+    return Counted(total, per_layer, _outputs(image, memory), stack, blocks)
+
+
+def _advance(engine: Uc, start: int, end: int) -> None:
+    """Runs from one address to another, which is not run. Raises ToolchainError when it does not come there."""
+    try:
+        engine.emu_start(start | 1, end, timeout=TIME_LIMIT_S * 1_000_000)
+    except UcError as error:
+        raise ToolchainError(f"the bench program stopped in unicorn: {error}; please report the model") from None
+    if engine.reg_read(arm_const.UC_ARM_REG_PC) & ~1 != end:
+        raise ToolchainError("the bench program did not come to its end in unicorn; please report the model")
 
 
 def call_returns(known: dict[int, Function]) -> list[int]:

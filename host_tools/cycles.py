@@ -16,7 +16,7 @@ CORE = "cortex-m4"
 DIVIDE = 6
 """2 to 12, by the operands."""
 _FIXED = {"divide": DIVIDE, "float long": 14, "float fused": 3, "table": 3, "it": 0}
-_REFILL = {"branch": 1, "call": 1, "table": 1, "indirect": 2, "load": 3, "load many": 3}
+_REFILL = {"branch": 1, "call": 1, "table": 1, "return": 2, "pointer": 2, "load": 3, "load many": 3}
 """Extra cycles of a jump, by what jumps: a fixed target, a register, a value loaded into the program counter."""
 
 

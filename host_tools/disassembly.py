@@ -98,7 +98,7 @@ def _instruction(decoded: Any) -> Instruction:
         frozenset(base),
         bool(memory and memory[0].index),
         _pushed(insn, operands, words, memory),
-        operands[1].imm if insn.id in (c.ARM_INS_MOVW, c.ARM_INS_MOVT) else None,
+        operands[1].imm if insn.mnemonic.startswith(("movw", "movt")) else None,
     )
 
 

@@ -1,29 +1,48 @@
-"""bench: rows for the host and for boards, against figures known otherwise; wrong answers and boards too small."""
+"""bench: rows for cores and the host against figures known otherwise; wrong answers, timing, tables, growth."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from built_recipe import copy_recipe
-from graph_board import GraphBoard
 from pydantic import ValidationError
+from qdq_file import digits_file
 
 import host_tools.bench
-from firmware_export.board import Board, Memory, load_board
+from firmware_export.graph import Array, Graph
+from firmware_export.simulate import simulate
+from firmware_export.toolchain import arm_toolchain
 from host_tools.__main__ import main
-from host_tools.bench import Row, bench, board_row, host_row, seconds_per_image, summary, table
+from host_tools.bench import (
+    BenchModel,
+    BenchOrder,
+    Row,
+    bench,
+    core_row,
+    grown,
+    host_row,
+    layer_table,
+    random_inputs,
+    read_rows,
+    runnable,
+    seconds_per_run,
+    table,
+    toolchains,
+)
+from host_tools.bench_image import CORES
+from host_tools.bench_models import bench_models
+from host_tools.bench_run import UNICORN_CPUS, has_qemu
 from host_tools.compare import MismatchError
-from host_tools.errors import LinkError
-from host_tools.model import Model, load_model
 from recipes.artifacts import ArtifactError, UsageError
-from recipes.recipe import Recipe, load_recipe
+from recipes.recipe import DataSection
+from train.data import load_dataset
 
-IMAGES = np.zeros((3, 1, 1, 1), np.int8)
+KEYS = {"model", "core", "toolchain", "arithmetic", "optimize", "instructions", "per_layer", "cycles_estimate", "code_bytes"}
+KEYS |= {"weights_bytes", "activation_bytes", "stack_bytes", "exact"}
 
 
 @pytest.fixture
@@ -31,200 +50,248 @@ def recipe(built: Path, tmp_path: Path) -> Path:
     return copy_recipe(built, tmp_path)
 
 
-@pytest.fixture
-def loaded(built: Path) -> tuple[Recipe, Model]:
-    recipe = load_recipe(built)
-    return recipe, load_model(built.parent / "build" / "tiny", recipe)
+@pytest.fixture(scope="module")
+def model(built: Path) -> BenchModel:
+    (found,) = bench_models([str(built)], built.parent / "build")
+    return found
 
 
-def only(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
-    """Leaves some boards and makes the timing short."""
-    monkeypatch.setattr(host_tools.bench, "board_names", lambda: [*names, "host"])
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_tools.bench, "SECONDS_PER_TRIAL", 0.01)
 
 
 def row(**changes: object) -> Row:
     values: dict[str, object] = {
         "model": "m",
-        "board": "b",
         "core": "cortex-m4",
         "toolchain": "gcc 1",
         "arithmetic": "double",
-        "optimize": "2",
+        "optimize": "balanced",
         "macs": 1000,
         "weights_bytes": 10,
         "activation_bytes": 20,
+        "exact": True,
     }
     return Row.model_validate({**values, **changes})
 
 
 class Clock:
-    """Time that passes only in `run`, so much for each image."""
+    """Time that passes only in `run`, so much for each inference."""
 
     def __init__(self, seconds: list[float]) -> None:
         self.now, self.seconds, self.batches = 0.0, seconds, []
 
-    def run(self, batch: np.ndarray) -> None:
-        self.batches.append(len(batch))
-        per_image = self.seconds.pop(0) if len(self.seconds) > 1 else self.seconds[0]
-        self.now += per_image * len(batch)
+    def run(self, count: int) -> None:
+        self.batches.append(count)
+        self.now += (self.seconds.pop(0) if len(self.seconds) > 1 else self.seconds[0]) * count
 
     def __call__(self) -> float:
         return self.now
 
 
-def test_time_per_image_is_that_of_the_fastest_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_per_inference_is_that_of_the_fastest_trial(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_tools.bench, "SECONDS_PER_TRIAL", 1.0)
     clock = Clock([0.5, 0.25, 0.125, 0.5])
-    # One image takes 0.5 s: enough for a trial at once; the later trials take 0.25, 0.125, 0.5 and 0.5 s.
-    assert seconds_per_image(clock.run, IMAGES, clock) == 0.125
+    # One inference takes 0.5 s: enough for a trial at once; the later trials take 0.25, 0.125, 0.5 and 0.5 s.
+    assert seconds_per_run(clock.run, clock) == 0.125
     assert clock.batches == [1] * 5
 
 
 def test_short_inferences_are_repeated_until_they_can_be_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_tools.bench, "SECONDS_PER_TRIAL", 1.0)
     clock = Clock([2.0**-12])
-    assert seconds_per_image(clock.run, IMAGES, clock) == pytest.approx(2.0**-12)
+    assert seconds_per_run(clock.run, clock) == pytest.approx(2.0**-12)
     assert clock.batches[0] == 1 and clock.batches[-1] >= 2048
     assert len(set(clock.batches[-5:])) == 1
 
 
 def test_a_clock_that_stands_still_at_first_does_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_tools.bench, "SECONDS_PER_TRIAL", 1.0)
-    clock = Clock([0.0, 0.0, 2.0**-3])
-    assert seconds_per_image(clock.run, IMAGES, clock) == 2.0**-3
+    assert seconds_per_run((clock := Clock([0.0, 0.0, 2.0**-3])).run, clock) == 2.0**-3
 
 
-def test_the_host_is_measured_and_checked(loaded: tuple[Recipe, Model], monkeypatch: pytest.MonkeyPatch) -> None:
-    only(monkeypatch)
-    found = host_row(*loaded)
-    assert (found.model, found.board, found.core, found.exact) == ("tiny", "host", "host", True)
-    assert (found.macs, found.weights_bytes, found.arithmetic) == (1216, 732, "double")
+def test_the_host_is_measured_and_checked(model: BenchModel) -> None:
+    found = host_row(model, "balanced")
+    assert (found.model, found.core, found.exact, found.macs, found.arithmetic) == ("tiny", "host", True, 1216, "double")
     assert found.macs_per_second is not None and 1e6 < found.macs_per_second < 1e12
-    assert found.flash_bytes is None and found.instructions is None
+    assert found.instructions is None and found.code_bytes is None
 
 
-def test_a_board_is_built_run_and_checked(
-    recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    only(monkeypatch, "nucleo_f103rb")
-    build = recipe.parent / "build"
-    assert main(["bench", str(recipe), "--build", str(build)]) == 0
-    rows = json.loads((build / "bench" / "bench.json").read_text())
-    assert [r["board"] for r in rows] == ["host", "nucleo_f103rb"]
-    board = rows[1]
-    assert board["core"] == "cortex-m3" and board["exact"] is True
-    assert board["flash_bytes"] == board["code_bytes"] + 802  # constants of the generated C, see network_report.txt
-    assert 1216 < board["instructions"] < 100 * 1216
-    assert 0 < board["stack_bytes"] < 4096
-    text = capsys.readouterr().out
-    assert "M MAC/s on one core of this computer (to reach: 50)" in text and "bench.json" in text
+@pytest.mark.parametrize("core", sorted(UNICORN_CPUS))
+def test_a_core_is_built_run_and_checked(model: BenchModel, core: str) -> None:
+    found = core_row(model, core, "balanced", arm_toolchain())
+    assert found.exact and found.core == core and found.macs == 1216
+    assert found.instructions is not None and found.macs / 2 < found.instructions < 100 * found.macs
+    assert [name for name, _ in found.per_layer] == [f"{i} {node.op}" for i, node in enumerate(model.graph.nodes)]
+    inside = sum(count for _, count in found.per_layer)
+    assert found.instructions * 0.9 < inside < found.instructions
+    assert found.stack_bytes is not None and 0 < found.stack_bytes <= (found.stack_bound_bytes or 0) < 1024
+    assert (found.cycles_estimate is not None) == (core == "cortex-m4")
+    assert found.cycles_estimate is None or found.instructions < found.cycles_estimate < 3 * found.instructions
 
 
-def test_the_figures_are_those_of_the_image_just_built(loaded: tuple[Recipe, Model], monkeypatch: pytest.MonkeyPatch) -> None:
-    board = GraphBoard(loaded[1].graph, name="nucleo_g071rb", build_id="fe" * 8)
-    monkeypatch.setattr(host_tools.bench, "open_target", lambda *_: board)
-    with pytest.raises(LinkError, match="answers, expected nucleo_g071rb with build"):
-        board_row(*loaded, load_board("nucleo_g071rb"), "auto")
-    assert board.runs == 0
+@pytest.mark.skipif(not has_qemu(), reason="qemu-system-arm is not installed")
+@pytest.mark.parametrize("core", sorted({*CORES} - {*UNICORN_CPUS}))
+def test_a_core_that_only_qemu_has(model: BenchModel, core: str) -> None:
+    found = core_row(model, core, "balanced", arm_toolchain())
+    assert found.exact and (found.instructions or 0) > 0 and found.cycles_estimate is None
 
 
-def test_both_compilers_give_exact_firmware(loaded: tuple[Recipe, Model]) -> None:
+def test_both_compilers_give_exact_programs(model: BenchModel) -> None:
     """zig comes from PyPI; where gcc is not installed it is all there is."""
-    found = board_row(*loaded, load_board("nucleo_g071rb"), "zig")
-    assert found.toolchain.startswith("zig ") and found.core == "cortex-m0plus"
-    assert found.exact is True and found.instructions is not None
+    found = core_row(model, "cortex-m4", "balanced", arm_toolchain("zig"))
+    assert found.toolchain.startswith("zig ") and found.exact and (found.stack_bound_bytes or 0) >= (found.stack_bytes or 0) > 0
 
 
-def test_an_unknown_compiler_is_refused(loaded: tuple[Recipe, Model]) -> None:
-    with pytest.raises(UsageError, match="unknown toolchain"):
-        board_row(*loaded, load_board("nucleo_g071rb"), "clangg")
+def test_the_constants_are_those_of_the_plan(model: BenchModel) -> None:
+    from firmware_export.plan import plan
+    from firmware_export.target import Target
+
+    codes = plan(model.graph, Target.of("cortex-m4", "balanced")).codes
+    stored = sum(constant.data.nbytes for code in codes for constant in code.constants)
+    found = core_row(model, "cortex-m4", "balanced", arm_toolchain())
+    assert stored <= found.weights_bytes < stored + 8 * sum(len(code.constants) for code in codes)
 
 
-def smaller(board: Board, kind: str, size: int) -> Board:
-    memory = tuple(
-        Memory(name=m.name, kind=m.kind, origin=m.origin, size=size if m.kind == kind else m.size) for m in board.memory
-    )
-    return board.model_copy(update={"memory": memory})
-
-
-def test_a_board_that_is_too_small_has_a_row_that_says_so(loaded: tuple[Recipe, Model]) -> None:
-    found = board_row(*loaded, smaller(load_board("nucleo_f103rb"), "flash", 4096), "auto")
-    assert found.flash_bytes is None and found.instructions is None and found.exact is None
-    assert "does not fit nucleo_f103rb: FLASH needs" in found.note
-    assert "does not fit" in table([found])
-
-
-def test_a_board_that_cannot_be_emulated_still_has_its_sizes(loaded: tuple[Recipe, Model]) -> None:
-    board = load_board("nucleo_f103rb")
-    silent = board.model_copy(update={"emulator": board.emulator.model_copy(update={"unicorn": False})})
-    found = board_row(*loaded, silent, "auto")
-    assert found.flash_bytes is not None and found.exact is None and found.note == "not emulated"
-
-
-def test_wrong_answers_are_written_then_refused(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    only(monkeypatch)
-    right: Callable[[Model, np.ndarray], np.ndarray] = Model.compiled
-    monkeypatch.setattr(Model, "compiled", lambda self, images: right(self, images) ^ np.int8(1))
+def test_the_command_writes_table_file_and_picture(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     build = recipe.parent / "build"
-    with pytest.raises(MismatchError, match="tiny on host") as caught:
-        bench([load_recipe(recipe)], build)
-    assert caught.value.exit_code == 10
-    assert json.loads((build / "bench" / "bench.json").read_text())[0]["exact"] is False
-
-
-def test_several_recipes_share_one_file(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    only(monkeypatch)
-    build = recipe.parent / "build"
-    shutil.copytree(build / "tiny", build / "second")
-    second = recipe.with_name("second.yaml")
-    second.write_text(recipe.read_text().replace("name: tiny", "name: second"))
-    assert main(["bench", str(recipe), str(second), "--build", str(build)]) == 0
+    words = ["bench", str(recipe), "--build", str(build), "--cores", "host,cortex-m3", "--layers"]
+    assert main(words) == 0
     rows = json.loads((build / "bench" / "bench.json").read_text())
-    assert [(r["model"], r["board"], r["exact"]) for r in rows] == [("tiny", "host", True), ("second", "host", True)]
+    assert [r["core"] for r in rows] == ["host", "cortex-m3"] and all(r.keys() >= KEYS for r in rows)
+    assert read_rows(build / "bench" / "bench.json")[1].instructions == rows[1]["instructions"]
+    picture = (build / "bench" / "bench.svg").read_text()
+    assert picture.startswith("<svg xmlns=") and "tiny cortex-m3 balanced" in picture
+    text = capsys.readouterr().out
+    assert "every output byte checked" in text and "tiny on cortex-m3, " in text and "0 conv2d" in text
 
 
-def test_every_key_that_later_figures_build_on_is_there() -> None:
-    keys = {"model", "core", "toolchain", "arithmetic", "optimize", "instructions", "code_bytes", "weights_bytes"}
-    assert keys | {"activation_bytes", "stack_bytes", "exact"} <= row().model_dump().keys()
+def test_model_files_and_folders_are_measured(tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    content = digits_file(load_dataset(DataSection(), 1))
+    for name in ("b.onnx", "a.onnx", "readme.txt"):
+        (folder / name).write_bytes(content)
+    assert [model.name for model in bench_models([str(folder)], tmp_path)] == ["a", "b"]
+    (alone,) = bench_models([str(folder / "b.onnx"), "firmware_export.name=net"], tmp_path)
+    assert (alone.name, alone.graph.name, alone.macs) == ("b", "net", 1216)
 
 
-def test_a_recipe_that_is_not_built_is_named(recipe: Path) -> None:
-    with pytest.raises(ArtifactError, match=r"model_int8\.onnx not found"):
-        bench([load_recipe(recipe)], recipe.parent / "elsewhere")
+def test_a_folder_without_models_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="holds no model; expected files ending in .tflite or .onnx"):
+        bench_models([str(tmp_path)], tmp_path)
 
 
-@pytest.mark.parametrize("name", ["network.c", "network.tflite", "network_selftest.c"])
-def test_generated_files_that_were_changed_are_not_measured(recipe: Path, name: str) -> None:
-    path = recipe.parent / "build" / "tiny" / "export" / name
-    path.write_bytes(path.read_bytes() + b"\n")
-    with pytest.raises(ArtifactError, match=rf"{name} is damaged"):
-        bench([load_recipe(recipe)], recipe.parent / "build")
+def test_a_recipe_that_is_not_built_is_named(recipe: Path, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"model_int8\.onnx not found; run `make pipeline"):
+        bench_models([str(recipe)], tmp_path / "elsewhere")
 
 
-def test_bench_needs_a_recipe(recipe: Path) -> None:
-    with pytest.raises(UsageError, match="at least one recipe"):
-        main(["bench", "train.epochs=3"])
-    with pytest.raises(UsageError, match="RECIPE"):
-        main(["bench"])
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train.epochs=3"], "at least one recipe"),
+        ([], "MODEL"),
+        (["digits", "--cores", "cortex-m5"], "unknown core 'cortex-m5'.*did you mean"),
+        (["digits", "--optimize", "speed"], "unknown goal 'speed'"),
+    ],
+)
+def test_wrong_words_are_named(words: list[str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        main(["bench", *words])
+
+
+def test_wrong_answers_are_written_then_refused(model: BenchModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(graph: Graph, *inputs: Array) -> list[Array]:
+        return [value ^ np.int8(1) for value in simulate(graph, *inputs)]
+
+    monkeypatch.setattr(host_tools.bench, "simulate", wrong)
+    with pytest.raises(MismatchError, match="tiny on cortex-m0plus") as caught:
+        bench(BenchOrder((model,), ("cortex-m0plus",), (arm_toolchain(),), ("balanced",)), tmp_path)
+    assert caught.value.exit_code == 10
+    assert json.loads((tmp_path / "bench" / "bench.json").read_text())[0]["exact"] is False
+
+
+def test_a_core_without_emulator_is_left_out_and_named(
+    model: BenchModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(host_tools.bench, "has_qemu", lambda: False)
+    assert runnable("cortex-m4") and not runnable("cortex-m55")
+    rows = bench(BenchOrder((model,), ("cortex-m3", "cortex-m55"), (arm_toolchain(),), ("balanced",)), tmp_path)
+    assert [r.core for r in rows] == ["cortex-m3"]
+    assert "cortex-m55 is left out: only qemu emulates it; install qemu-system-arm" in capsys.readouterr().out
+
+
+def test_every_combination_is_measured_once(model: BenchModel) -> None:
+    compilers = toolchains("auto")
+    order = BenchOrder((model, model), ("host", "cortex-m4"), compilers * 2, ("ram", "time"))
+    found = [(core, compiler, goal) for _, core, compiler, goal in order.combinations()]
+    assert len(found) == 2 * 2 * (1 + 2)
+    assert {compiler for core, compiler, _ in found if core == "host"} == {None}
+
+
+def test_all_toolchains_are_those_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = [toolchain.kind for toolchain in toolchains("all")]
+    assert kinds == (["gcc", "zig"] if shutil.which("arm-none-eabi-gcc") else ["zig"])
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    assert [toolchain.kind for toolchain in toolchains("all")] == ["zig"]
+
+
+def test_random_inputs_are_always_the_same_and_use_every_value(model: BenchModel) -> None:
+    (one,), (other,) = random_inputs(model.graph), random_inputs(model.graph)
+    assert np.array_equal(one, other) and one.shape == (1, 8, 8, 1) and one.dtype == np.int8
+    assert one.min() < -100 and one.max() > 100
+    assert not np.array_equal(one, random_inputs(model.graph, 1)[0])
 
 
 def test_the_table_shows_what_is_known() -> None:
-    full = row(instructions=4500, flash_bytes=20_000, ram_bytes=3_000, stack_bytes=500, exact=True)
-    lines = table([full, row(board="host", macs_per_second=61.26e6, exact=False)]).split("\n")
-    head = ["model", "board", "core", "toolchain", "instructions", "per", "MAC", "M", "MAC/s", "flash", "RAM", "stack", "exact"]
-    assert lines[0].split() == head
-    assert lines[1].split() == ["m", "b", "cortex-m4", "gcc", "1", "4,500", "4.50", "–", "20,000", "3,000", "500", "yes"]
-    assert lines[2].split() == ["m", "host", "cortex-m4", "gcc", "1", "–", "–", "61.3", "–", "–", "–", "NO"]
-
-
-def test_the_closing_line_tells_every_model() -> None:
-    rows = [row(model="a", macs_per_second=51e6), row(model="a"), row(model="b", macs_per_second=40e6)]
-    text = summary(rows, Path("build/bench/bench.json"))
-    assert text == (
-        "bench: a 51.0 M MAC/s on one core of this computer, b 40.0 M MAC/s on one core of this computer "
-        "(to reach: 50), figures in build/bench/bench.json"
+    full = row(
+        instructions=4500, code_bytes=20_000, tables_bytes=300, stack_bytes=500, stack_bound_bytes=504, cycles_estimate=9
     )
+    lines = table([full, row(core="host", macs_per_second=61.26e6, exact=False)]).split("\n")
+    assert lines[1].split() == [
+        "m", "cortex-m4", "gcc", "1", "balanced", "4,500", "4.50", "9", "–", "20,000", "10", "300", "20", "500", "504", "yes",
+    ]  # fmt: skip
+    assert lines[2].split() == ["m", "host", "gcc", "1", "balanced", *"–––", "61", "–", "10", "–", "20", "–", "–", "NO"]
+
+
+def test_layers_show_their_share() -> None:
+    text = layer_table(row(instructions=400, per_layer=(("0 conv2d", 300), ("1 softmax", 90))))
+    assert text.split("\n") == [
+        "m on cortex-m4, gcc 1, balanced:",
+        "0 conv2d            300   75.0 %",
+        "1 softmax            90   22.5 %",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("figure", "was", "now", "told"),
+    [
+        ("instructions", 1000, 1010, False),
+        ("instructions", 1000, 1011, True),
+        ("instructions", 1000, 10, False),
+        ("code_bytes", 200, 203, True),
+        ("activation_bytes", 20, 21, True),
+        ("stack_bound_bytes", 100, 101, False),
+    ],
+)
+def test_growth_beyond_one_percent_is_told(figure: str, was: int, now: int, told: bool) -> None:
+    found = grown([row(**{figure: now})], [row(**{figure: was})])
+    assert found == ([f"m cortex-m4 gcc 1 double balanced: {figure} {was:,} -> {now:,}"] if told else [])
+
+
+def test_rows_without_a_committed_figure_do_not_grow() -> None:
+    assert grown([row(instructions=5)], [row(instructions=1, core="cortex-m3"), row(instructions=None)]) == []
+
+
+def test_damaged_figures_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="not found; run make bench"):
+        read_rows(tmp_path / "bench.json")
+    for content in ("{", '[{"model": 1}]'):
+        (tmp_path / "bench.json").write_text(content)
+        with pytest.raises(ArtifactError, match="is damaged"):
+            read_rows(tmp_path / "bench.json")
 
 
 @pytest.mark.parametrize("changes", [{"macs": -1}, {"macs_per_second": float("inf")}, {"unknown": 1}])
