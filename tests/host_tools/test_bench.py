@@ -179,7 +179,7 @@ def test_model_files_and_folders_are_measured(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_models_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="holds no model; expected files ending in .tflite or .onnx"):
+    with pytest.raises(ArtifactError, match=r"holds no model; expected files ending in \.tflite or \.onnx"):
         bench_models([str(tmp_path)], tmp_path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,7 @@ def test_rows_stand_in_order_and_apart() -> None:
     places = [text.index(name) for name in ("a cortex-m3", "a cortex-m7", "b cortex-m4")]
     assert places == sorted(places)
     heights = [float(y) for y in re.findall(r'y="([0-9.]+)" width="[0-9.]+" height="[0-9.]+" class="part0"', text)]
-    assert all(after - before > 18 for before, after in zip(heights[:-1], heights[1:], strict=True))
+    assert all(after - before > 18 for before, after in itertools.pairwise(heights))
 
 
 def test_names_are_escaped_and_the_file_is_xml(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The cycle estimate against snippets counted by hand from Arm DDI 0439 table 3-1 and its timing notes; exact counts of loops."""
+"""The cycle estimate against snippets counted by hand from Arm DDI 0439, table 3-1 and its notes; exact counts of loops."""
 
 from __future__ import annotations
 

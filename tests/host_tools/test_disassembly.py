@@ -170,7 +170,13 @@ void reset_handler(void) {
     input = frame[0] + 0x12345678;
 }
 """
-SCRIPT = "SECTIONS { .text 0x8000 : { *(.text .text.*) } .bss 0x20000000 : { *(.bss .bss.*) } /DISCARD/ : { *(.ARM.*) *(.comment) } }\n"
+SCRIPT = """
+SECTIONS {
+    .text 0x8000 : { *(.text .text.*) }
+    .bss 0x20000000 : { *(.bss .bss.*) }
+    /DISCARD/ : { *(.ARM.*) *(.comment) }
+}
+"""
 
 
 def built(folder: Path, kind: str) -> Path:
