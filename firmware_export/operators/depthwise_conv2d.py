@@ -31,6 +31,7 @@ class DepthwiseConv2d(Operator):
         channel (axis 3); bias int32 [c * multiplier] or ABSENT.
     Attributes: stride (h, w), dilation (h, w), padding (top, bottom, left, right), clamp (lowest, highest stored value).
     Output: int8 [1, oh, ow, c * multiplier]. Outside the image x is the zero point, that is 0.
+    In float32: the arithmetic's own rule of requantisation, as XNNPACK, LiteRT's default, has it.
     """
 
     name = "depthwise_conv2d"

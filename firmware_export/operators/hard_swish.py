@@ -35,6 +35,7 @@ class HardSwish(Lookup):
     Inputs: x int8, any shape, at a scale above 2e-07 that is 1/512 to 128 times the output's. Attributes: none.
     Output: int8 of that shape.
     Source: tensorflow/lite/kernels/internal/reference/hard_swish.h and HardSwishPrepare.
+    In float32 the same: XNNPACK leaves it to this kernel of LiteRT.
     """
 
     name = "hard_swish"

@@ -24,7 +24,7 @@ class Reshape(Operator):
     """y = x with another shape; no copy where the memory plan gives both the same place.
 
     Inputs: x int8, any shape. Attributes: shape (all dimensions given). Output: int8 of that shape, scale and zero point of x.
-    ONNX's Flatten and Reshape come here through read_onnx, which knows the layouts.
+    Moves bytes only, the same in every arithmetic. ONNX's Flatten and Reshape come here through read_onnx.
     """
 
     name = "reshape"
