@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
-from firmware_export.graph import Graph, Tensor
+from firmware_export.graph import Change, Graph, Tensor
 from firmware_export.model_file import shown
 from firmware_export.operators import operator_of
 from firmware_export.plan import Plan
@@ -27,7 +26,7 @@ def network_info(graph: Graph, plan: Plan, name: str) -> dict[str, Any]:
         "arithmetic": graph.arithmetic,
         "inputs": [_edge(graph.tensors[index], plan.offsets[index]) for index in graph.inputs],
         "outputs": [_edge(graph.tensors[index], plan.offsets[index]) for index in graph.outputs],
-        "passes": [asdict(change) for change in graph.changes],
+        "passes": [_change(change) for change in graph.changes],
         "layers": layers,
         "macs": sum(layer["macs"] for layer in layers),
         "weights_bytes": graph.weights_bytes(),
@@ -38,6 +37,12 @@ def network_info(graph: Graph, plan: Plan, name: str) -> dict[str, Any]:
             "unshared_bytes": _unshared(graph),
         },
     }
+
+
+def _change(change: Change) -> dict[str, Any]:
+    """Figures before and after a pass."""
+    pairs = {"operators": change.operators, "macs": change.macs, "weights": change.weights}
+    return {"name": change.name, **{key: list(pair) for key, pair in pairs.items()}}
 
 
 def _unshared(graph: Graph) -> int:
