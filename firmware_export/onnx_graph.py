@@ -33,7 +33,7 @@ from firmware_export.onnx_constants import (
 from firmware_export.onnx_fold import FOLDED, folded, shape_values
 from firmware_export.onnx_layout import REARRANGING, onnx_shape, rearranged
 from firmware_export.onnx_patterns import CLAMPS, clamp_on, hard_swish_input, slices_of_gather
-from firmware_export.onnx_qoperator import QOPERATORS, expanded
+from firmware_export.onnx_qoperator import QOPERATORS, expanded, first_reader
 from firmware_export.onnx_quantization import (
     activation_quantization,
     constant_input,
@@ -143,6 +143,9 @@ class OnnxReader(FileValues):
         if source is None:
             self._pending |= {name: node for name in node.output if name}
             return
+        if values is self._stored and self._graph.tensors[source].quantization is None:
+            for reader in first_reader(first, self._file.node, ON_INTEGERS):
+                self._dequantize(reader)
         tensor = self._graph.tensors[source]
         if tensor.is_constant and node.op_type in MOVES_CONSTANTS:
             values[node.output[0]] = self._add_tensor(moved_constant(tensor, node, self._arguments(node)))

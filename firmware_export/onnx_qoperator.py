@@ -7,7 +7,7 @@ Source: the operator definitions of ONNX and of onnxruntime's domain com.microso
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,7 +43,7 @@ FORMS: dict[str, Form] = {
     "QLinearMul": Form("Mul", (0, 3), 6),
     **{
         f"QLinear{op_type}": Form(op_type, (0,), 3)
-        for op_type in ("AveragePool", "GlobalAveragePool", "LeakyRelu", "ReduceMean", "Sigmoid", "Softmax")
+        for op_type in ("AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid", "Softmax")
     },
 }
 CONCAT = "QLinearConcat"
@@ -76,6 +76,33 @@ def expanded(node: NodeProto, constants: Mapping[str, Array], fresh: Callable[[s
     computed.attribute.extend(kept)
     yield computed
     yield helper.make_node("QuantizeLinear", [real, *_pair(node, form.output)], node.output[:1])
+
+
+def first_reader(name: str, nodes: Iterable[NodeProto], moving: Collection[str]) -> Iterator[NodeProto]:
+    """The DequantizeLinear that says what a model's integer input stands for, where it is moved before it is computed with.
+
+    Args:
+        nodes: all of the file, in order. moving: operators whose output is stored as their first input.
+    Returns:
+        one node, or none where no operator reads it with a scale.
+    """
+    moved = {name}
+    for node in nodes:
+        if node.op_type in moving and node.input and node.input[0] in moved:
+            moved |= {*node.output}
+        for value, *pair in filter(None, _groups(node)):
+            if value in moved:
+                yield helper.make_node("DequantizeLinear", [name, *pair], ["found"])
+                return
+
+
+def _groups(node: NodeProto) -> Iterator[tuple[str, ...]]:
+    """Each quantized value that a node reads, with the names of its scale and zero point."""
+    if node.op_type == "DequantizeLinear":
+        yield tuple(node.input[:3])
+    elif node.op_type in QOPERATORS:
+        places = range(2, len(node.input), 3) if node.op_type == CONCAT else FORMS[node.op_type].inputs
+        yield from (tuple(node.input[place : place + 3]) for place in places if place + 2 < len(node.input))
 
 
 def _concat_form(node: NodeProto) -> Form:
