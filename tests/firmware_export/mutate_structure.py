@@ -103,6 +103,8 @@ def _onnx_node(graph: Any, rng: random.Random) -> None:
         graph.node.add().CopyFrom(graph.node[place])
     else:
         types = ("Conv", "Gemm", "MatMul", "Add", "Relu", "Clip", "MaxPool", "Flatten", "Reshape", "Softmax", "ReduceMean")
+        types += ("QLinearConv", "QLinearMatMul", "QGemm", "QLinearAdd", "QLinearConcat", "Div", "HardSigmoid", "Shape")
+        types += ("Gather", "ConstantOfShape", "Expand", "Range", "Transpose", "Pad", "Slice", "Split", "Max", "PRelu")
         graph.node[place].op_type = rng.choice((*types, "AveragePool", "Squeeze", "Identity", "QuantizeLinear", "If"))
 
 

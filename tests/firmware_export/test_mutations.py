@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from mutate import mutated, verdicts
 from mutate_structure import mutated_onnx, mutated_tflite
 from qdq_builder import Qdq, dscnn, resnet
+from qoperator_builder import Stored
 
 from firmware_export.read_onnx import read_onnx_bytes
 from firmware_export.write_tflite import write_tflite
@@ -29,9 +31,49 @@ def pools_and_softmax() -> bytes:
     return net.model(net.quantized(net.node("Softmax", [x], axis=1), 1 / 256, -128, (1, 3))).SerializeToString()
 
 
+def patterns() -> bytes:
+    """Subgraphs that are computed while they are read, float forms of one operator, numbers, groups, flattened images."""
+    net = Qdq((1, 4, 4, 6), 6)
+    x = net.conv(net.input(), 4, group=2)
+    gate = net.node("Clip", [net.node("Add", [x, net.constant(np.float32(3))]), *(net.constant(np.float32(v)) for v in (0, 6))])
+    product = net.node("Div", [net.node("Mul", [x, gate]), net.constant(np.float32(6))])
+    x = net.quantized(product, 0.05, -120, (1, 4, 4, 6))
+    x = net.quantized(net.node("HardSigmoid", [x], alpha=0.2, beta=0.4), 1 / 256, -128, (1, 4, 4, 6))
+    x = net.quantized(net.node("PRelu", [x, net.constant(np.float32(0.1))]), 1 / 200, -100, (1, 4, 4, 6))
+    batch = net.node("Gather", [net.node("Shape", [x]), net.constant(np.int64(0))], axis=0)
+    first = net.node("Unsqueeze", [batch, net.constant(np.array([0], np.int64))])
+    target = net.node("Concat", [first, net.constant(np.array([-1], np.int64))], axis=0)
+    flat = net.bare("Reshape", x, (1, 96), target)
+    net.shapes[sigmoid := net.quantized(net.node("Sigmoid", [flat]), 1 / 256, -128, (1, 96))] = (1, 96)
+    return net.model(net.gemm(sigmoid, 3)).SerializeToString()
+
+
+def qoperators(dtype: str) -> bytes:
+    """Every operator of the QOperator form that fits one chain, on stored integers at the edges."""
+    net = Stored(dtype, (1, 3, 8, 6))
+    inputs = ["x", *net.pair(0.05, 3), *net.weights((6, 3, 3, 3)), *net.pair(0.4, -7), net.bias(6)]
+    net.node("QLinearConv", inputs, "conv", kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+    net.node("MaxPool", ["conv"], "pool", kernel_shape=[2, 2], strides=[2, 2])
+    net.node("QLinearLeakyRelu", ["pool", *net.pair(0.4, -7), *net.pair(0.3, -20)], "leaky", alpha=0.1)
+    net.node("QLinearSigmoid", ["leaky", *net.pair(0.3, -20), *net.pair(1 / 256, -128)], "gate")
+    net.node("QLinearMul", ["leaky", *net.pair(0.3, -20), "gate", *net.pair(1 / 256, -128), *net.pair(0.2, 5)], "product")
+    groups = [*net.pair(0.3, 0), "product", *net.pair(0.2, 5), "leaky", *net.pair(0.3, -20)]
+    net.node("QLinearConcat", groups, "joined", axis=1)
+    net.node("QLinearAveragePool", ["joined", *net.pair(0.3, 0), *net.pair(0.2, 1)], "average", kernel_shape=[2, 1])
+    net.node("QLinearGlobalAveragePool", ["average", *net.pair(0.2, 1), *net.pair(0.1, 2)], "whole")
+    net.node("Flatten", ["whole"], "flat")
+    net.node("QGemm", ["flat", *net.pair(0.1, 2), *net.weights((7, 12)), net.bias(7), *net.pair(0.3, -7)], "dense", transB=1)
+    net.node("QLinearMatMul", ["dense", *net.pair(0.3, -7), *net.weights((7, 5), 1), *net.pair(0.3, 0)], "second")
+    net.node("QLinearAdd", ["second", *net.pair(0.3, 0), "second", *net.pair(0.3, 0), *net.pair(0.6, 0)], "sum")
+    net.node("QLinearSoftmax", ["sum", *net.pair(0.6, 0), *net.pair(1 / 256, -128)], "y", axis=1, opset=17)
+    return net.model((1, 5)).SerializeToString()
+
+
 def seeds(kind: str) -> list[bytes]:
     models = [resnet().SerializeToString(), dscnn().SerializeToString(), pools_and_softmax()]
-    return models if kind == "onnx" else [write_tflite(read_onnx_bytes(model)) for model in models]
+    if kind == "onnx":
+        return [*models, patterns(), qoperators("int8"), qoperators("uint8")]
+    return [write_tflite(read_onnx_bytes(model)) for model in models]
 
 
 WAYS: dict[str, tuple[str, Callable[[bytes, int], bytes]]] = {
