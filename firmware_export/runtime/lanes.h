@@ -11,6 +11,18 @@
 #define NN_DSP 0
 #endif
 
+/* The same of ARMv7-M, that is Cortex-M3, and of ARMv6-M, that is Cortex-M0+. */
+#ifdef __ARM_ARCH_7M__
+#define NN_V7M 1
+#else
+#define NN_V7M 0
+#endif
+#ifdef __ARM_ARCH_6M__
+#define NN_V6M 1
+#else
+#define NN_V6M 0
+#endif
+
 /* A function that is all assembly, and its parameters. */
 #define NN_NAKED __attribute__((naked, noinline))
 #define NN_UNUSED __attribute__((unused))

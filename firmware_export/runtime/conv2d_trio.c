@@ -1,0 +1,251 @@
+/* 2-D convolution, int8, on weights packed for step_trio.h: six output pixels at a time are expanded once and multiplied with
+ * all channels. Where not all six windows lie on the image in one row, they are copied first, with the zero point outside.
+ */
+#include "conv2d_trio.h"
+
+#include "patch.h"
+#include "step_trio.h"
+
+typedef void (*channels_step)(nn_trio_block *block);
+
+/* What stays the same during one call, and the block that is at work. */
+typedef struct {
+    const nn_conv2d_trio_params *params;
+    const int8_t *input;
+    uint32_t image_row;  /* bytes */
+    uint32_t pixel_step; /* bytes from an output's window to that of the next in the row */
+    uint32_t gap;        /* bytes from a window's row to the next */
+    uint32_t flip;       /* what was added to the weights */
+    int32_t last_y;      /* windows that begin in rows 0..last_y and columns 0..last_x lie on the image */
+    int32_t last_x;
+    uint32_t *x;         /* expanded pixels */
+    int8_t *patches;     /* copied windows */
+    uint32_t patch_bytes;
+    int8_t *tail; /* outputs of less than six pixels */
+    channels_step step;
+    nn_trio_block block;
+} work;
+
+/* The next output pixel; y, x: where its window begins. */
+typedef struct {
+    uint32_t left; /* pixels still to come */
+    uint32_t column;
+    int32_t y;
+    int32_t x;
+} cursor;
+
+static uint32_t round_up(uint32_t bytes) { return (bytes + 3u) & ~3u; }
+
+static nn_trio_block first_block(const nn_conv2d_trio_params *params, const uint32_t *x) {
+    const uint32_t outer = NN_TRIO_BIAS + (NN_TRIO_BIAS << 21);
+    const uint32_t inner = NN_TRIO_BIAS + (NN_TRIO_BIAS << 10);
+    const uint32_t over = params->depth % NN_TRIO_UNROLLED;
+    const nn_trio_block block = {params->outputs,
+                                 params->shift,
+                                 0,
+                                 (const int8_t *)params->weights + params->limit,
+                                 params->rounding,
+                                 x,
+                                 params->depth,
+                                 params->weights,
+                                 {outer, inner, outer, inner},
+                                 params->form,
+                                 over == 0u ? 0u : NN_TRIO_UNROLLED - over};
+    return block;
+}
+
+static work prepare(const nn_conv2d_trio_params *params, const int8_t *input, int8_t *scratch, channels_step step,
+                    uint32_t flip) {
+    const nn_window *window = &params->window;
+    work w;
+    w.params = params;
+    w.input = input;
+    w.image_row = (uint32_t)window->input_w * window->channels;
+    w.pixel_step = (uint32_t)window->stride_w * window->channels;
+    w.gap = window->kernel_h > 1u ? window->dilation_h * w.image_row - params->row_bytes : 0u;
+    w.flip = flip;
+    w.last_y = params->gathered != 0u ? -1 : window->input_h - 1 - (window->kernel_h - 1) * window->dilation_h;
+    w.last_x = window->input_w - window->kernel_w;
+    w.x = (uint32_t *)(void *)scratch;
+    w.patches = scratch + params->depth * NN_TRIO_WORDS * sizeof(uint32_t);
+    w.patch_bytes = (uint32_t)window->kernel_h * window->kernel_w * window->channels;
+    w.tail = w.patches + round_up(NN_TRIO_PIXELS * w.patch_bytes);
+    w.step = step;
+    w.block = first_block(params, w.x);
+    return w;
+}
+
+static cursor first_pixel(const nn_window *window) {
+    const cursor at = {(uint32_t)window->output_h * window->output_w, 0u, -(int32_t)window->padding_top,
+                       -(int32_t)window->padding_left};
+    return at;
+}
+
+/* Forward by pixels that lie in this row. */
+static void advance(cursor *at, const nn_window *window, uint32_t pixels) {
+    at->left -= pixels;
+    at->column += pixels;
+    at->x += (int32_t)(pixels * window->stride_w);
+    if (at->column >= window->output_w) {
+        at->column = 0u;
+        at->x = -(int32_t)window->padding_left;
+        at->y += window->stride_h;
+    }
+}
+
+/* How often six pixels from here on lie in this row of outputs with all their windows on the image. */
+static uint32_t sixes_inside(const work *w, const cursor *at) {
+    const nn_window *window = &w->params->window;
+    if (at->y < 0 || at->x < 0 || at->y > w->last_y || at->x > w->last_x) {
+        return 0u;
+    }
+    const uint32_t inside = (uint32_t)(w->last_x - at->x) / window->stride_w + 1u;
+    const uint32_t pixels = window->output_w - at->column < inside ? window->output_w - at->column : inside;
+    return pixels / NN_TRIO_PIXELS;
+}
+
+/* Expands one pass, and has the words start from what makes good the flip of the weights. */
+static void expand(work *w, const nn_trio_source *source) {
+    const uint32_t depth = source->rows * source->row_bytes;
+    if (w->flip == 0u) {
+        uint32_t unused[NN_TRIO_WORDS];
+        nn_trio_expand(source, w->x, unused);
+    } else {
+        uint32_t sums[NN_TRIO_WORDS] = {0, 0, 0, 0};
+        nn_trio_expand(source, w->x, sums);
+        for (uint32_t i = 0; i < NN_TRIO_WORDS; ++i) {
+            w->block.first[i] = NN_TRIO_BIAS + (i % 2u == 0u ? NN_TRIO_BIAS << 21 : NN_TRIO_BIAS << 10) - w->flip * sums[i];
+        }
+    }
+    for (uint32_t i = depth * NN_TRIO_WORDS; i < w->params->depth * NN_TRIO_WORDS; ++i) {
+        w->x[i] = 0u;
+    }
+}
+
+/* All channels of six pixels to output. */
+static void compute(work *w, const nn_trio_source *source, int8_t *output) {
+    expand(w, source);
+    w->block.output = output;
+    w->step(&w->block);
+}
+
+/* The value of a sum of all passes; packing/trio_forms.py with 8 fraction bits. */
+static int8_t value_of(const nn_conv2d_trio_params *params, uint32_t channel, int32_t sum) {
+    if (params->form == NN_TRIO_RAW) {
+        return nn_output(&params->stage, channel, (uint32_t)sum);
+    }
+    const int32_t *constants = params->constants + 3u * channel;
+    int32_t value = nn_multiply_high((int32_t)((uint32_t)sum << 8) + constants[0], constants[1]);
+    value += params->rounding - (value < 0 ? constants[2] : 0);
+    return nn_saturate(value >> params->shift);
+}
+
+/* The same with wide sums: the words of all channels, then the sums [channel][6] behind them. */
+static void compute_wide(work *w, const nn_trio_source *source, int8_t *output) {
+    const nn_conv2d_trio_params *params = w->params;
+    const uint32_t trios = 2u * params->outputs;
+    uint32_t *words = (uint32_t *)(void *)(w->tail + round_up(NN_TRIO_PIXELS * params->outputs));
+    int32_t *sums = (int32_t *)(void *)words + 2u * (trios + trios % 4u);
+    nn_trio_source part = *source;
+    part.rows = params->rows;
+    for (uint32_t pass = 0; pass < params->passes; ++pass) {
+        expand(w, &part);
+        w->block.weights = (const int8_t *)params->weights + pass * params->pass_bytes;
+        w->block.limit = (const int8_t *)w->block.weights + params->limit;
+        w->block.output = (int8_t *)words;
+        w->block.form = NN_TRIO_RAW;
+        w->step(&w->block);
+        for (uint32_t i = 0; i < trios; ++i) {
+            int32_t three[3];
+            nn_trio_sums(words[2u * i], words[2u * i + 1u], three);
+            for (uint32_t j = 0; j < 3u; ++j) {
+                sums[3u * i + j] = pass == 0u ? three[j] : sums[3u * i + j] + three[j];
+            }
+        }
+        part.pixel += part.rows * (part.row_bytes + part.gap);
+    }
+    for (uint32_t channel = 0; channel < params->outputs; ++channel) {
+        for (uint32_t i = 0; i < NN_TRIO_PIXELS; ++i) {
+            const int32_t sum = *sums++ + (params->form == NN_TRIO_RAW ? params->constants[channel] : 0);
+            output[(2u * (i % 3u) + i / 3u) * params->outputs + channel] = value_of(params, channel, sum);
+        }
+    }
+}
+
+typedef void (*computation)(work *w, const nn_trio_source *source, int8_t *output);
+
+/* Six pixels after the other in one row, their windows on the image. */
+static void compute_inside(work *w, const cursor *at, uint32_t sixes, int8_t *output, computation all) {
+    const nn_conv2d_trio_params *params = w->params;
+    nn_trio_source source = {w->input + (uint32_t)at->y * w->image_row + (uint32_t)at->x * params->window.channels,
+                             w->pixel_step, params->row_bytes, params->rows, w->gap};
+    for (; sixes > 0u; --sixes) {
+        all(w, &source, output);
+        source.pixel += NN_TRIO_PIXELS * w->pixel_step;
+        output += NN_TRIO_PIXELS * params->outputs;
+    }
+}
+
+/* Six pixels by copies of their windows, wherever they lie; the last pixel again where there are no six left. */
+static void compute_copied(work *w, cursor *at, int8_t *output, computation all) {
+    const nn_conv2d_trio_params *params = w->params;
+    const nn_window *window = &params->window;
+    const nn_trio_source source = {w->patches, w->patch_bytes, params->row_bytes, params->rows, 0u};
+    const uint32_t pixels = at->left < NN_TRIO_PIXELS ? at->left : NN_TRIO_PIXELS;
+    for (uint32_t i = 0; i < NN_TRIO_PIXELS; ++i) {
+        nn_copy_patch(window, w->input, at->y, at->x, window->kernel_h, window->kernel_w, params->fill,
+                      w->patches + i * w->patch_bytes);
+        if (i + 1u < pixels) {
+            advance(at, window, 1u);
+        }
+    }
+    advance(at, window, 1u);
+    if (pixels == NN_TRIO_PIXELS) {
+        all(w, &source, output);
+    } else {
+        all(w, &source, w->tail);
+        __builtin_memcpy(output, w->tail, pixels * params->outputs);
+    }
+}
+
+static void convolve(work w, int8_t *output, computation all) {
+    const nn_conv2d_trio_params *params = w.params;
+    cursor at = first_pixel(&params->window);
+    const uint32_t size = at.left * params->outputs;
+    int8_t *next = output;
+    while (at.left > 0u) {
+        const uint32_t sixes = sixes_inside(&w, &at);
+        if (sixes > 0u) {
+            compute_inside(&w, &at, sixes, next, all);
+            advance(&at, &params->window, NN_TRIO_PIXELS * sixes);
+        } else {
+            compute_copied(&w, &at, next, all);
+        }
+        next = output + size - at.left * params->outputs;
+    }
+    if (params->min > INT8_MIN || params->max < INT8_MAX) {
+        for (uint32_t i = 0; i < size; ++i) {
+            output[i] = nn_clamp(output[i], params->min, params->max);
+        }
+    }
+}
+
+#if !NN_V6M
+void nn_conv2d_trio(const nn_conv2d_trio_params *params, const int8_t *input, int8_t *output, int8_t *scratch) {
+    convolve(prepare(params, input, scratch, nn_trio_channels, 0u), output, compute);
+}
+
+void nn_conv2d_trio_wide(const nn_conv2d_trio_params *params, const int8_t *input, int8_t *output, int8_t *scratch) {
+    convolve(prepare(params, input, scratch, nn_trio_channels, 0u), output, compute_wide);
+}
+#endif
+
+#if !NN_V7M
+void nn_conv2d_trio_flipped(const nn_conv2d_trio_params *params, const int8_t *input, int8_t *output, int8_t *scratch) {
+    convolve(prepare(params, input, scratch, nn_trio_channels_flipped, 0x80u), output, compute);
+}
+
+void nn_conv2d_trio_wide_flipped(const nn_conv2d_trio_params *params, const int8_t *input, int8_t *output, int8_t *scratch) {
+    convolve(prepare(params, input, scratch, nn_trio_channels_flipped, 0x80u), output, compute_wide);
+}
+#endif

@@ -1,0 +1,189 @@
+/* See step_trio.h. The inner steps in assembly for ARMv7-M: Cortex-M3. */
+#include "step_trio.h"
+
+#if NN_V7M
+
+#define EXPAND_BYTE                                                                                                           \
+    "ldrsb r4, [r0], #1\n"                                                                                                    \
+    "ldrsb r5, [r1], #1\n"                                                                                                    \
+    "ldrsb r6, [r2], #1\n"                                                                                                    \
+    "add r4, r4, r5, lsl #21\n"                                                                                               \
+    "add r5, r6, r5, lsl #10\n"                                                                                               \
+    "strd r4, r5, [r3], #16\n"
+
+/* r0-r2: pixels of a trio, r3: x, r7: bytes left, r8: rows left, r9: gap, r10: bytes of a row, r11: its entry, r12: source,
+ * lr: trios left. 24 bytes for each byte; a row of any length enters the four unrolled ones where the rest of it begins.
+ */
+NN_NAKED uint32_t *nn_trio_expand(const nn_trio_source *source NN_UNUSED, uint32_t *x NN_UNUSED, uint32_t *sums NN_UNUSED) {
+    __asm__ volatile(".syntax unified\n"
+                     "push {r1, r4-r11, lr}\n"
+                     "mov r12, r0\n"
+                     "movs lr, #2\n"
+                     "ldr r10, [r12, #8]\n"
+                     "ldr r9, [r12, #16]\n"
+                     "rsb r5, r10, #0\n"
+                     "and r5, r5, #3\n"
+                     "add r5, r5, r5, lsl #1\n"
+                     "adr.w r11, 3f\n"
+                     "add r11, r11, r5, lsl #3\n"
+                     "add r11, r11, #1\n"
+                     "ldr r0, [r12]\n"
+                     "mov r3, r1\n"
+                     "1:\n"
+                     "ldr r4, [r12, #4]\n"
+                     "ldr r8, [r12, #12]\n"
+                     "add r1, r0, r4, lsl #1\n"
+                     "add r2, r0, r4, lsl #2\n"
+                     "2:\n"
+                     "mov r7, r10\n"
+                     "bx r11\n"
+                     ".balign 4\n"
+                     "3:\n"
+                     ".rept 4\n" EXPAND_BYTE ".endr\n"
+                     "subs r7, r7, #4\n"
+                     "bgt 3b\n"
+                     "add r0, r0, r9\n"
+                     "add r1, r1, r9\n"
+                     "add r2, r2, r9\n"
+                     "subs r8, r8, #1\n"
+                     "bne 2b\n"
+                     "subs lr, lr, #1\n"
+                     "beq 4f\n"
+                     "ldrd r0, r4, [r12]\n"
+                     "add r0, r0, r4\n"
+                     "ldr r3, [sp]\n"
+                     "add r3, r3, #8\n"
+                     "b 1b\n"
+                     "4:\n"
+                     "sub r0, r3, #8\n"
+                     "pop {r1, r4-r11, pc}\n");
+}
+
+#define STEP                                                                                                                  \
+    "ldrsb.w r12, [r1], #1\n"                                                                                                 \
+    "ldrsb.w lr, [r1], #1\n"                                                                                                  \
+    "ldmia.n r0!, {r2, r3}\n"                                                                                                 \
+    "mla r4, r12, r2, r4\n"                                                                                                   \
+    "mla r8, lr, r2, r8\n"                                                                                                    \
+    "mla r5, r12, r3, r5\n"                                                                                                   \
+    "mla r9, lr, r3, r9\n"                                                                                                    \
+    "ldmia.n r0!, {r2, r3}\n"                                                                                                 \
+    "mla r6, r12, r2, r6\n"                                                                                                   \
+    "mla r10, lr, r2, r10\n"                                                                                                  \
+    "mla r7, r12, r3, r7\n"                                                                                                   \
+    "mla r11, lr, r3, r11\n"
+
+/* r2: start, r3: factor. Of the words u and v the sums of three pixels as v of packing/trio_forms.py: r8, u, r9. */
+
+#define SCALE(u, v)                                                                                                           \
+    "add r8, r2, " u ", lsl #11\n"                                                                                            \
+    "lsr " u ", " u ", #21\n"                                                                                                 \
+    "sub " v ", " v ", " u ", lsl #10\n"                                                                                      \
+    "add r9, r2, " v ", lsl #11\n"                                                                                            \
+    "add " u ", r2, " u ", lsl #11\n"                                                                                         \
+    "lsr " v ", " v ", #21\n"                                                                                                 \
+    "add " u ", " u ", " v ", lsl #22\n"                                                                                      \
+    "smull " v ", r8, r3, r8\n"                                                                                               \
+    "smull " v ", " u ", r3, " u "\n"                                                                                         \
+    "smull " v ", r9, r3, r9\n"
+
+/* r10: negative, r11: rounding. */
+
+#define SIGN(value, free)                                                                                                     \
+    "and " free ", r10, " value ", asr #31\n"                                                                                 \
+    "sub " value ", " value ", " free "\n"                                                                                    \
+    "add " value ", " value ", r11\n"
+
+/* r0: step, r12: shift, lr: output of the trio's first pixel. */
+
+#define STORE(u)                                                                                                              \
+    "asr r8, r8, r12\n"                                                                                                       \
+    "asr " u ", " u ", r12\n"                                                                                                 \
+    "asr r9, r9, r12\n"                                                                                                       \
+    "ssat r8, #8, r8\n"                                                                                                       \
+    "ssat " u ", #8, " u "\n"                                                                                                 \
+    "ssat r9, #8, r9\n"                                                                                                       \
+    "strb r8, [lr]\n"                                                                                                         \
+    "strb " u ", [lr, r0, lsl #1]\n"                                                                                          \
+    "strb r9, [lr, r0, lsl #2]\n"
+
+#define NO_SIGNS(u, v)
+#define SIGNS(u, v) SIGN("r8", v) SIGN(u, v) SIGN("r9", v)
+
+/* One channel: its words in r4-r7. The sums hold NN_TRIO_BIAS, 2^31 when they are scaled. */
+
+#define CHANNEL(constants, signs)                                                                                             \
+    "ldmia r1!, {" constants "}\n"                                                                                            \
+    "eor r2, r2, #0x80000000\n"                                                                                               \
+    SCALE("r4", "r5") signs("r4", "r5") STORE("r4")                                                                           \
+    "add lr, lr, r0\n"                                                                                                        \
+    SCALE("r6", "r7") signs("r6", "r7") STORE("r6")                                                                           \
+    "sub lr, lr, r0\n"                                                                                                        \
+    "add lr, lr, #1\n"
+
+/* Both channels of a record, the second unless it is none. r12: block, also at sp. */
+
+#define RECORD(constants, signs)                                                                                              \
+    "push {r8-r11}\n"                                                                                                         \
+    "ldr r11, [r12, #16]\n"                                                                                                   \
+    "ldm r12, {r0, r12, lr}\n"                                                                                                \
+    CHANNEL(constants, signs)                                                                                                 \
+    "pop {r4-r7}\n"                                                                                                           \
+    "ldr r8, [sp]\n"                                                                                                          \
+    "ldr r8, [r8, #12]\n"                                                                                                     \
+    "cmp r1, r8\n"                                                                                                            \
+    "beq.w 9f\n"                                                                                                              \
+    CHANNEL(constants, signs)                                                                                                 \
+    "ldr r12, [sp]\n"                                                                                                         \
+    "str lr, [r12, #8]\n"                                                                                                     \
+    "ldr r8, [r12, #12]\n"                                                                                                    \
+    "cmp r1, r8\n"                                                                                                            \
+    "blo.w 1b\n"                                                                                                              \
+    "b.w 9f\n"
+
+/* r0: x, r1: weights, r4-r11: words of both channels. On the stack: block, end of x, entry of the unrolled steps. */
+NN_NAKED void nn_trio_channels(nn_trio_block *block NN_UNUSED) {
+    __asm__ volatile(".syntax unified\n"
+                     "push {r4-r11, lr}\n"
+                     "ldrd r4, r5, [r0, #20]\n"
+                     "ldr r1, [r0, #28]\n"
+                     "ldr r6, [r0, #52]\n"
+                     "add r2, r4, r5, lsl #4\n"
+                     "movs r7, #44\n"
+                     "adr.w r3, 2f\n"
+                     "mla r3, r6, r7, r3\n"
+                     "add r3, r3, #1\n"
+                     "push {r0, r2, r3}\n"
+                     "1:\n"
+                     "ldr r12, [sp]\n"
+                     "ldr r0, [r12, #20]\n"
+                     "ldrd r4, r5, [r12, #32]\n"
+                     "ldrd r6, r7, [r12, #40]\n"
+                     "mov r8, r4\n"
+                     "mov r9, r5\n"
+                     "mov r10, r6\n"
+                     "mov r11, r7\n"
+                     "ldr pc, [sp, #8]\n"
+                     ".balign 4\n"
+                     "2:\n"
+                     ".rept 8\n" STEP ".endr\n"
+                     "ldr r12, [sp, #4]\n"
+                     "cmp r0, r12\n"
+                     "bne.w 2b\n"
+                     "ldr r12, [sp]\n"
+                     "ldr r2, [r12, #48]\n"
+                     "cmp r2, #1\n"
+                     "beq.w 4f\n"
+                     "bhi.w 5f\n" RECORD("r2, r3", NO_SIGNS) "4:\n" RECORD("r2, r3, r10", SIGNS) "5:\n"
+                     "ldr r2, [r12, #8]\n"
+                     "stmia r2!, {r4-r11}\n"
+                     "str r2, [r12, #8]\n"
+                     "ldr r2, [r12, #12]\n"
+                     "cmp r1, r2\n"
+                     "blo.w 1b\n"
+                     "9:\n"
+                     "add sp, sp, #12\n"
+                     "pop {r4-r11, pc}\n");
+}
+
+#endif
