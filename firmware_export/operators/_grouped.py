@@ -1,4 +1,4 @@
-"""ONNX's Conv with groups, neither one nor as many as channels: a convolution of each group's channels, set side by side."""
+"""Convolutions with groups, neither one nor as many as channels: one of each group's channels, set side by side."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from firmware_export.graph import ABSENT, GraphError, Node, Quantization, Tensor
+from firmware_export.graph import ABSENT, Attribute, GraphError, Node, Quantization, Tensor
 from firmware_export.operators._window import onnx_window
 
 if TYPE_CHECKING:
     from firmware_export.read_onnx import OnnxMatch
+    from firmware_export.read_tflite import TfliteOperator
 
 MAX_GROUPS = 64
 OUTPUTS = 0
@@ -39,6 +40,52 @@ def read_grouped(match: OnnxMatch) -> Node:
         operands = (image, _part(match, weights, group, (0, 2, 3, 1)), _bias(match, group))
         outputs.append(match.ahead("conv2d", operands, match.output().quantization, attributes))
     return Node("concatenation", tuple(outputs), match.outputs, {"axis": 3})
+
+
+def grouped_tflite(op: TfliteOperator, attributes: dict[str, Attribute]) -> Node:
+    """As read_grouped, for a CONV_2D whose filters have fewer channels than the image.
+
+    Raises:
+        GraphError: channels and weights that the groups do not divide, or too many groups.
+    """
+    x, weights, y = op.input(0), op.input(1), op.output()
+    depth, channels = weights.shape[3], x.shape[-1]
+    groups = channels // max(depth, 1)
+    if not 1 < groups <= MAX_GROUPS or depth * groups != channels or weights.shape[OUTPUTS] % groups or weights.data is None:
+        raise GraphError(
+            f"weights '{weights.name}' {weights.shape} for an image of {channels} channels; supported: as many channels, or "
+            f"those of up to {MAX_GROUPS} groups that divide channels and outputs"
+        )
+    per_group, outputs = weights.shape[OUTPUTS] // groups, []
+    for group in range(groups):
+        shape = (*x.shape[:3], depth)
+        image = _tflite_tensor(op, replace(x, name=f"{x.name}/{group}", shape=shape))
+        part: dict[str, Attribute] = {"begin": (0, 0, 0, group * depth), "stride": (1, 1, 1, 1), "size": shape, "shape": shape}
+        op.graph.nodes.append(Node("strided_slice", op.inputs[:1], (image,), part))
+        shares = [_tflite_share(op, place, groups, group) for place in range(1, len(op.inputs))]
+        output = _tflite_tensor(op, replace(y, name=f"{y.name}/{group}", shape=(*y.shape[:3], per_group)))
+        op.graph.nodes.append(Node("conv2d", (image, *shares), (output,), attributes))
+        outputs.append(output)
+    return Node("concatenation", tuple(outputs), op.outputs, {"axis": 3})
+
+
+def _tflite_tensor(op: TfliteOperator, tensor: Tensor) -> int:
+    op.graph.tensors.append(tensor)
+    return len(op.graph.tensors) - 1
+
+
+def _tflite_share(op: TfliteOperator, place: int, groups: int, group: int) -> int:
+    """One group's share of weights or bias, with its share of the scales."""
+    if op.inputs[place] == ABSENT:
+        return ABSENT
+    tensor = op.input(place)
+    if tensor.data is None or not tensor.shape or tensor.shape[OUTPUTS] % groups:
+        raise GraphError(f"'{tensor.name}' {tensor.shape} with {groups} groups; supported: constants that the groups divide")
+    data = np.ascontiguousarray(np.split(tensor.data, groups, OUTPUTS)[group])
+    quantization = tensor.quantization
+    if quantization is not None and quantization.axis is not None:
+        quantization = _share(quantization, groups, group)
+    return _tflite_tensor(op, Tensor(f"{tensor.name}/{group}", data.shape, tensor.dtype, quantization, data))
 
 
 def _bias(match: OnnxMatch, group: int) -> int:

@@ -13,6 +13,7 @@ from firmware_export.operators import Constant, Example, LayerCode, Operator, Ou
 from firmware_export.operators._accumulator import OutputStage, folded_bias, inputs_with_bias, int8_weights, int32_bias
 from firmware_export.operators._checks import check_counts, int8_image, int8_output, shape_text
 from firmware_export.operators._convolution_examples import convolution_cases
+from firmware_export.operators._grouped import grouped_tflite
 from firmware_export.operators._window import Window, onnx_window, tflite_window, write_window
 
 if TYPE_CHECKING:
@@ -40,8 +41,7 @@ class Conv2d(Operator):
         x, weights, window = _parts(graph, node)
         if weights.shape[3] != x.shape[3]:
             raise GraphError(
-                f"weights '{weights.name}' {weights.shape} for an image of {x.shape[3]} channels; supported: the same number "
-                "of channels (grouped convolution is not, use depthwise convolution)"
+                f"weights '{weights.name}' {weights.shape} for an image of {x.shape[3]} channels; supported: the same number"
             )
         int8_output(graph, node)
         int32_bias(graph, node, weights.shape[0])
@@ -77,7 +77,10 @@ class Conv2d(Operator):
 
     def read_tflite(self, op: TfliteOperator) -> Node:
         options = op.options_as(schema.Conv2DOptionsT)
-        return Node(self.name, op.inputs, op.outputs, tflite_window(op, options))
+        attributes = tflite_window(op, options)
+        if op.input(1).shape[3] != op.input(0).shape[-1]:
+            return grouped_tflite(op, attributes)
+        return Node(self.name, op.inputs, op.outputs, attributes)
 
     def read_onnx(self, match: OnnxMatch) -> Node:
         """Conv; one with groups is read as a depthwise_conv2d."""
