@@ -138,7 +138,7 @@ def depthwise_layer(graph: Graph, node: Node) -> LayerCode:
 
 
 def _records(weights: Array, bias: Int64, zero_point: int, stage: OutputStage, *, transposed: bool) -> npt.NDArray[np.uint32]:
-    """Weights [kernel h, kernel w, channels] -> for each channel int8 [3 columns][4], the shift at [0][3]; start, multiplier."""
+    """Weights [kernel h, kernel w, channels] -> a channel's int8 [3 columns][4], the shift at [0][3], start, multiplier."""
     turned = weights.astype(np.int64) if transposed else weights.astype(np.int64).swapaxes(0, 1)
     columns, rows, channels = turned.shape
     places = np.zeros((channels, WINDOW, STRIP_ROWS), np.int8)

@@ -1,4 +1,4 @@
-/* Average over the part of each window that lies on the image, int8, four channels at a time. */
+/* Average over the part of each window that lies on the image, int8, as many channels at a time as byte_sums.h has. */
 #include "average_pool2d_fast.h"
 
 #include <stddef.h>
@@ -18,7 +18,7 @@ static void one_window(const nn_average_pool2d_params *params, const int8_t *cor
     const int32_t count = (int32_t)(rows * columns);
     uint32_t channel = 0;
     for (; channels - channel >= NN_BYTE_SUMS_CHANNELS; channel += NN_BYTE_SUMS_CHANNELS) {
-        int32_t sums[NN_BYTE_SUMS_CHANNELS] = {0, 0, 0, 0};
+        int32_t sums[NN_BYTE_SUMS_CHANNELS] = {0};
         if (columns == params->window.input_w) {
             nn_sum_pixels(corner + channel, channels, rows * columns, sums);
         } else {

@@ -1,10 +1,32 @@
-/* Largest value in the part of each window that lies on the image, int8, four channels at a time. */
+/* Largest value in the part of each window that lies on the image, int8, four channels at a time; 16 with Helium (MVE). */
 #include "max_pool2d_fast.h"
 
 #include <stddef.h>
 
 #include "lanes.h"
 #include "requantize.h"
+
+#if defined(__ARM_FEATURE_MVE)
+
+#include <arm_mve.h>
+
+#define GROUP 16u
+
+/* The largest of 16 channels under a window, to output. */
+static void one_group(const nn_max_pool2d_params *params, const nn_window_area *area, const int8_t *corner, int8_t *output) {
+    const nn_window *window = &params->window;
+    int8x16_t largest = vdupq_n_s8(params->min);
+    for (int32_t row = area->top; row < area->bottom; ++row) {
+        const int8_t *x = corner;
+        for (int32_t count = area->right - area->left; count > 0; --count, x += window->channels) {
+            largest = vmaxq_s8(largest, vld1q_s8(x));
+        }
+        corner += (size_t)window->input_w * window->channels;
+    }
+    vst1q_s8(output, vminq_s8(largest, vdupq_n_s8(params->max)));
+}
+
+#else
 
 #define GROUP 4u
 
@@ -46,6 +68,16 @@ static uint32_t four_channels(const nn_window *window, const nn_window_area *are
     return largest;
 }
 
+/* The largest of four channels under a window, to output. */
+static void one_group(const nn_max_pool2d_params *params, const nn_window_area *area, const int8_t *corner, int8_t *output) {
+    const uint32_t largest = four_channels(&params->window, area, corner);
+    for (uint32_t i = 0; i < GROUP; ++i) {
+        output[i] = nn_clamp((int8_t)(uint8_t)(largest >> (8u * i)), params->min, params->max);
+    }
+}
+
+#endif
+
 static int8_t one_channel(const nn_window *window, const nn_window_area *area, const int8_t *corner) {
     int8_t largest = INT8_MIN;
     for (int32_t row = area->top; row < area->bottom; ++row) {
@@ -62,10 +94,7 @@ static void one_window(const nn_max_pool2d_params *params, const nn_window_area 
     const nn_window *window = &params->window;
     uint32_t channel = 0;
     for (; window->channels - channel >= GROUP; channel += GROUP) {
-        const uint32_t largest = four_channels(window, area, corner + channel);
-        for (uint32_t i = 0; i < GROUP; ++i) {
-            output[channel + i] = nn_clamp((int8_t)(uint8_t)(largest >> (8u * i)), params->min, params->max);
-        }
+        one_group(params, area, corner + channel, output + channel);
     }
     for (; channel < window->channels; ++channel) {
         output[channel] = nn_clamp(one_channel(window, area, corner + channel), params->min, params->max);

@@ -1,4 +1,4 @@
-/* Mean over neighbouring axes, int8, four neighbouring elements at a time. */
+/* Mean over neighbouring axes, int8, as many neighbouring elements at a time as byte_sums.h has. */
 #include "mean_fast.h"
 
 #include "byte_sums.h"
@@ -13,7 +13,7 @@ void nn_mean_fast(const nn_mean_params *params, const int8_t *input, int8_t *out
     for (uint32_t outer = 0; outer < params->outer; ++outer) {
         uint32_t inner = 0;
         for (; params->inner - inner >= NN_BYTE_SUMS_CHANNELS; inner += NN_BYTE_SUMS_CHANNELS) {
-            int32_t sums[NN_BYTE_SUMS_CHANNELS] = {0, 0, 0, 0};
+            int32_t sums[NN_BYTE_SUMS_CHANNELS] = {0};
             nn_sum_pixels(input + inner, params->inner, params->count, sums);
             for (uint32_t i = 0; i < NN_BYTE_SUMS_CHANNELS; ++i) {
                 *output++ = scaled_sum(params, sums[i]);
