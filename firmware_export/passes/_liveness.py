@@ -17,14 +17,17 @@ Masks = dict[int, Mask]
 
 @dataclass(frozen=True)
 class Liveness:
-    """For each activation, bool [channels]. need: the values count. keep: the channel stays; need is part of it."""
+    """For each activation, bool [channels]. need: the values count. keep: the channel stays; need is part of it.
+
+    A channel that stays and does not count has a place only: it is tied to others, or its tensor has no other.
+    """
 
     need: Masks
     keep: Masks
 
     def is_live(self, node: Node) -> bool:
-        """Whether anything that the node computes counts."""
-        return any(bool(self.need[index].any()) for index in node.outputs)
+        """Whether the node stays: some channel that it computes does."""
+        return any(bool(self.keep[index].any()) for index in node.outputs)
 
 
 def liveness(graph: Graph, reach: Reach) -> Liveness:
@@ -39,11 +42,21 @@ def liveness(graph: Graph, reach: Reach) -> Liveness:
     found = Liveness(need, {index: mask.copy() for index, mask in need.items()})
     for index in graph.inputs:
         found.keep[index][:] = True
-    live = [node for node in reversed(graph.nodes) if found.is_live(node)]
     changed = True
     while changed:
-        changed = sum(_tie(graph, node, found.keep) for node in live) > 0
+        changed = _widen(graph, found)
     return found
+
+
+def _widen(graph: Graph, found: Liveness) -> bool:
+    """Adds the channels that are tied to others, or else one to a tensor that has none; whether there were any."""
+    live = [node for node in reversed(graph.nodes) if found.is_live(node)]
+    if sum(_tie(graph, node, found.keep) for node in live):
+        return True
+    empty = [i for node in live for i in node.inputs if i in found.keep and not found.keep[i].any()]
+    for index in empty[:1]:
+        found.keep[index][0] = True
+    return bool(empty)
 
 
 def _demand(graph: Graph, place: int, reach: Reach, need: Masks) -> None:
@@ -57,7 +70,6 @@ def _demand(graph: Graph, place: int, reach: Reach, need: Masks) -> None:
     for index, labels in zip(node.inputs, of_inputs, strict=True):
         if index in need:
             need[index] |= wanted[labels]
-            _at_least_one(reach, need, index)
 
 
 def _demand_products(graph: Graph, place: int, reach: Reach, need: Masks) -> None:
@@ -70,24 +82,12 @@ def _demand_products(graph: Graph, place: int, reach: Reach, need: Masks) -> Non
         used = (weights_of(graph, node)[computed] != 0).any(0) & ~facts.fixed
         owners = column_channels(graph, node)
         need[x][owners[used] if owners is not None else slice(None)] = True
-    _at_least_one(reach, need, x, need[node.outputs[0]] if node.op == DEPTHWISE else None)
 
 
 def column_channels(graph: Graph, node: Node) -> Int64 | None:
     """The channel of the input that each column of a dense layer reads; None where that differs from row to row."""
     columns, count = weights_of(graph, node).shape[1], channels(graph.tensors[node.inputs[0]])
     return np.arange(columns) % count if columns % count == 0 else None
-
-
-def _at_least_one(reach: Reach, need: Masks, index: int, outputs: Mask | None = None) -> None:
-    """No tensor is without channels: a constant one if there is one, it costs least; of a depthwise layer one it needs."""
-    if need[index].any():
-        return
-    count = len(need[index])
-    merit = np.ones(count, np.int64) if outputs is None else outputs.reshape(count, -1).any(1).astype(np.int64)
-    if index in reach.values:
-        merit *= 1 + reach.values[index].constant.reshape(-1, count).all(0)
-    need[index][int(np.argmax(merit))] = True
 
 
 def _tie(graph: Graph, node: Node, keep: Masks) -> bool:
