@@ -129,14 +129,14 @@ nn_status {name}_selftest(void *activations);
 
 
 def _source(graph: Graph, plan: Plan, name: str, layers: Sequence[LayerCode], selftest: bool) -> str:
-    headers = sorted({f"{layer.sources[0].removesuffix('.c')}.h" for layer in layers})
+    headers = sorted({f"{layer.sources[0].removesuffix('.c')}.h" for layer in layers if layer.sources})
     if any("nn_output_float32" in layer.fields.values() for layer in layers):
         headers.append("requantize_float32.h")
     return SOURCE.format(
         notice=NOTICE,
         includes="\n".join(f'#include "{header}"' for header in headers),
         name=name,
-        params="\n\n".join(_params(name, place, layer) for place, layer in enumerate(layers)),
+        params="\n\n".join(_params(name, place, layer) for place, layer in enumerate(layers) if layer.function),
         calls="\n".join(_call(graph, plan, name, place, layer) for place, layer in enumerate(layers)),
         inputs=_tensor_table(graph, plan, graph.inputs),
         outputs=_tensor_table(graph, plan, graph.outputs),
@@ -221,7 +221,9 @@ def _call(graph: Graph, plan: Plan, name: str, place: int, layer: LayerCode) -> 
     if layer.scratch_bytes > 0:
         offsets.append(plan.scratch[place])
     arguments = ", ".join([f"&{name}_{place}_params", *(f"a + {offset}" for offset in offsets)])
-    lines = [f"    /* {place}: {_describe(graph, node, layer)} */", f"    {layer.function}({arguments});"]
+    lines = [f"    /* {place}: {_describe(graph, node, layer)}{'' if layer.function else '; nothing to move'} */"]
+    if layer.function:
+        lines.append(f"    {layer.function}({arguments});")
     for output, index in enumerate(node.outputs):
         lines.append("    if (observer != 0) {")
         lines.append(

@@ -11,12 +11,13 @@ from functools import partial
 
 from firmware_export.graph import Graph, Node
 from firmware_export.operators import LayerCode, operator_of
-from firmware_export.packing import Unpackable, conv2d_mve, fully_connected_mve
+from firmware_export.packing import Unpackable, add_mve, conv2d_mve, depthwise_mve, fully_connected_mve
 from firmware_export.packing.add_linear import add_layer
 from firmware_export.packing.conv2d_r256 import BORDER_LIMIT, conv2d_layer
 from firmware_export.packing.conv2d_winograd import winograd_layer
 from firmware_export.packing.depthwise_planes import SCRATCH_LIMIT, depthwise_layer
 from firmware_export.packing.fully_connected_r256 import fully_connected_layer
+from firmware_export.packing.instructions import estimate
 from firmware_export.packing.pools import fast_pool
 from firmware_export.planning.reach import with_reach
 from firmware_export.target import GOALS, PORTABLE, Target
@@ -45,7 +46,9 @@ _DSP_WINOGRAD: Mapping[str, tuple[Packer, ...]] = {
     "conv2d": (*(partial(winograd_layer, scratch_limit=limit) for limit in WINOGRAD_SCRATCHES), *_DSP["conv2d"]),
 }
 _MVE: Mapping[str, tuple[Packer, ...]] = {
+    "add": (add_mve.add_layer,),
     "conv2d": (conv2d_mve.conv2d_layer,),
+    "depthwise_conv2d": (depthwise_mve.depthwise_layer,),
     "fully_connected": (fully_connected_mve.fully_connected_layer,),
 }
 _PACKERS: Mapping[tuple[str, str], Mapping[str, tuple[Packer, ...]]] = {
@@ -59,14 +62,14 @@ _PACKERS: Mapping[tuple[str, str], Mapping[str, tuple[Packer, ...]]] = {
 
 
 def node_options(graph: Graph, node: Node, target: Target) -> list[LayerCode]:
-    """The calls of all kernels that can run a checked node, at least one; the first is taken for the fastest unless they say."""
+    """The calls of all kernels that can run a checked node, at least one; unless they say it the first is the fastest."""
     own = operator_of(node).emit(graph, node)
     if target.core_class == PORTABLE:
         return [_rated(graph, node, with_reach(graph, node, own))]
     packers = _PACKERS.get((target.core_class, target.optimize), {}).get(node.op, ())
     packed = list(_packed(graph, node, packers))
     if not packed:
-        packed = [fast_pool(own) if target.core_class == "dsp" else own]
+        packed = [fast_pool(own) if target.core_class in ("dsp", "mve") else own]
     return [_rated(graph, node, with_reach(graph, node, code), place) for place, code in enumerate(packed)]
 
 
@@ -85,8 +88,9 @@ def _packed(graph: Graph, node: Node, packers: Iterable[Packer]) -> Iterator[Lay
 
 def _rated(graph: Graph, node: Node, code: LayerCode, rank: int = 0) -> LayerCode:
     """With an estimate of its instructions where the packer gave none: a twentieth more for each kernel before it."""
-    if code.instructions > 0:
-        return code
+    known = code.instructions or estimate(code)
+    if known > 0:
+        return replace(code, instructions=known)
     elements = sum(graph.tensors[index].elements for index in node.outputs)
     macs = operator_of(node).macs(graph, node)
     count = PORTABLE_INSTRUCTIONS["mac"] * macs + PORTABLE_INSTRUCTIONS["element"] * elements

@@ -8,16 +8,33 @@ of what it writes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from firmware_export.graph import Graph
 from firmware_export.kernels import kernel_options
 from firmware_export.operators import LayerCode
-from firmware_export.planning.blocks import GRANULE, Lives, build_problem
+from firmware_export.planning.blocks import GRANULE, build_problem
 from firmware_export.planning.choice import choose
+from firmware_export.planning.lives import Lives
 from firmware_export.target import Target
 
 ALIGNMENT = GRANULE
+
+
+@dataclass(frozen=True)
+class Place:
+    """Bytes of the buffer that belong to a tensor (owner: its index) or are the scratch of a node, from node to node.
+
+    Two places may overlap in bytes and time where a kernel writes behind what it reads.
+    """
+
+    owner: int | None
+    node: int | None
+    offset: int
+    size: int
+    first: int
+    last: int
 
 
 @dataclass(frozen=True)
@@ -27,7 +44,7 @@ class Plan:
     offsets: activation tensor index -> offset. scratch: node index -> offset, for nodes that need scratch.
     size: bytes of the buffer. lower_bound: most bytes that one node needs with these kernels; no plan can be smaller.
     proven: no plan with these kernels is smaller. instructions: about how many one inference executes.
-    codes: the call of every node, on which scratch depends.
+    codes: the call of every node, on which scratch depends. places: what lies where and when, the tensors first.
     """
 
     offsets: dict[int, int]
@@ -37,21 +54,42 @@ class Plan:
     proven: bool
     instructions: int
     codes: tuple[LayerCode, ...] = field(compare=False)
+    places: tuple[Place, ...] = ()
 
 
 def plan(graph: Graph, target: Target = Target()) -> Plan:  # noqa: B008 (frozen)
     """Kernels and a memory plan for a graph that `check` has passed. The same graph and target give the same plan."""
     lives = Lives.of(graph)
-    chosen = choose(graph, lives, kernel_options(graph, target), target.optimize)
+    options = kernel_options(graph, target)
+    for place in lives.views:
+        options[place] = [moved_nothing(options[place][0])]
+    chosen = choose(graph, lives, options, target.optimize)
     selection, offsets = chosen.selection, chosen.placement.offsets
     _, owners, scratched = build_problem(graph, lives, selection.codes)
     by_owner = dict(zip(owners, offsets, strict=False))
     return Plan(
-        offsets={index: by_owner[owner] for index, owner in lives.storage.items()},
+        offsets={index: by_owner[owner] + begin for index, (owner, begin) in lives.storage.items()},
         scratch=dict(zip(scratched, offsets[len(owners) :], strict=True)),
         size=chosen.placement.size,
         lower_bound=selection.bound,
         proven=chosen.proven,
         instructions=selection.instructions,
         codes=selection.codes,
+        places=(*_tensor_places(graph, lives, owners, offsets), *_scratch_places(selection.codes, scratched, offsets)),
     )
+
+
+def moved_nothing(code: LayerCode) -> LayerCode:
+    """The code of a node whose outputs lie where its inputs do: no call."""
+    return LayerCode("", "", {}, summary=code.summary)
+
+
+def _tensor_places(graph: Graph, lives: Lives, owners: Sequence[int], offsets: Sequence[int]) -> Iterator[Place]:
+    for index, offset in zip(owners, offsets, strict=False):
+        first, last = max(0, lives.owners[index].first), min(len(graph.nodes) - 1, lives.owners[index].last)
+        yield Place(index, None, offset, graph.tensors[index].nbytes, first, max(first, last))
+
+
+def _scratch_places(codes: Sequence[LayerCode], scratched: Sequence[int], offsets: Sequence[int]) -> Iterator[Place]:
+    for node, offset in zip(scratched, offsets[len(offsets) - len(scratched) :], strict=True):
+        yield Place(None, node, offset, codes[node].scratch_bytes, node, node)

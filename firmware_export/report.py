@@ -7,7 +7,8 @@ from typing import Any
 from firmware_export.graph import Change, Graph, Tensor
 from firmware_export.model_file import shown
 from firmware_export.operators import operator_of
-from firmware_export.plan import Plan
+from firmware_export.plan import Place, Plan
+from firmware_export.plan_text import plan_text
 
 INFO_VERSION = 1
 
@@ -28,12 +29,14 @@ def network_info(graph: Graph, plan: Plan, name: str) -> dict[str, Any]:
         "outputs": [_edge(graph.tensors[index], plan.offsets[index]) for index in graph.outputs],
         "passes": [_change(change) for change in graph.changes],
         "layers": layers,
+        "blocks": _blocks(graph, plan),
         "macs": sum(layer["macs"] for layer in layers),
         "weights_bytes": graph.weights_bytes(),
         "constants_bytes": sum(layer["constants_bytes"] for layer in layers),
         "memory": {
             "activations_bytes": plan.size,
             "lower_bound_bytes": plan.lower_bound,
+            "proven_smallest": plan.proven,
             "unshared_bytes": _unshared(graph),
         },
     }
@@ -43,6 +46,32 @@ def _change(change: Change) -> dict[str, Any]:
     """Figures before and after a pass."""
     pairs = {"operators": change.operators, "macs": change.macs, "weights": change.weights}
     return {"name": change.name, **{key: list(pair) for key, pair in pairs.items()}}
+
+
+def _blocks(graph: Graph, plan: Plan) -> list[dict[str, Any]]:
+    """What lies where in the activation buffer during which layers, by time; `over`: the blocks that are read under it."""
+    places = sorted(plan.places, key=lambda place: (place.first, place.last, place.offset))
+    blocks = []
+    for number, place in enumerate(places):
+        over = [n for n, other in enumerate(places[:number]) if _meet(place, other)]
+        sizes = {"offset": place.offset, "size": place.size, "first": place.first, "last": place.last}
+        blocks.append({"name": _block_name(graph, place), **sizes, "over": over})
+    return blocks
+
+
+def _block_name(graph: Graph, place: Place) -> str:
+    if place.owner is None:
+        return f"scratch of {place.node}"
+    if place.owner in graph.inputs:
+        return f"input {graph.inputs.index(place.owner)}"
+    maker = next(number for number, node in enumerate(graph.nodes) if place.owner in node.outputs)
+    return f"{maker}: {graph.nodes[maker].op}"
+
+
+def _meet(one: Place, other: Place) -> bool:
+    """Whether two places have bytes in common at some time."""
+    together = one.first <= other.last and other.first <= one.last
+    return together and one.offset < other.offset + other.size and other.offset < one.offset + one.size
 
 
 def _unshared(graph: Graph) -> int:
@@ -93,6 +122,7 @@ TEXT_COLUMNS = 3
 def report_text(info: dict[str, Any]) -> str:
     """The table of network_report.txt from `network_info`'s values."""
     memory = info["memory"]
+    proven = ", proven the smallest for these kernels" if memory["proven_smallest"] else ""
     lines = [
         f"{info['name']}: {len(info['layers'])} layers, {info['macs']:,} MACs, {info['weights_bytes']:,} bytes of weights",
         f"model {info['model_hash']}",
@@ -105,8 +135,11 @@ def report_text(info: dict[str, Any]) -> str:
         *_table([COLUMNS, *(_row(layer) for layer in info["layers"]), _totals(info)]),
         "",
         f"activation buffer {memory['activations_bytes']:,} bytes (at least {memory['lower_bound_bytes']:,} live at once; "
-        f"{memory['unshared_bytes']:,} without sharing)",
+        f"{memory['unshared_bytes']:,} without sharing){proven}",
         f"constants in flash {info['constants_bytes']:,} bytes",
+        "",
+        "what lies where (* is written over what is read)",
+        *plan_text(info["blocks"], memory["activations_bytes"], len(info["layers"])),
     ]
     return "\n".join(lines) + "\n"
 

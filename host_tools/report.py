@@ -124,39 +124,19 @@ def memory_uses(board: Board, results: Results, info: dict[str, Any]) -> tuple[M
 
 
 def planned_tensors(info: dict[str, Any]) -> tuple[PlannedTensor, ...]:
-    """Which bytes of the activation buffer hold what during which layers, from network_c_info.json.
-
-    A tensor lives from the layer that writes it to the last one that reads it; whoever wrote an offset last is read there.
-    """
-    lives = [_Life(f"input {i}", edge["offset"], edge["size"], 0) for i, edge in enumerate(info["inputs"])]
-    at = {life.offset: life for life in lives}
-    for layer in info["layers"]:
-        index = layer["index"]
-        for offset in layer["input_offsets"]:
-            at[offset].last = index
-        if layer["scratch_bytes"]:
-            lives.append(_Life(f"scratch of {index}", layer["scratch_offset"], layer["scratch_bytes"], index))
-        for offset, size in zip(layer["output_offsets"], _output_sizes(layer), strict=True):
-            if layer["operator"] == "reshape" and offset in layer["input_offsets"]:
-                continue  # the same bytes under another shape
-            at[offset] = _Life(f"{index}: {layer['operator']}", offset, size, index)
-            lives.append(at[offset])
-    for edge in info["outputs"]:
-        at[edge["offset"]].last = len(info["layers"]) - 1
-    return tuple(PlannedTensor(life.name, life.offset, life.size, life.first, life.last) for life in lives)
-
-
-class _Life:
-    """A tensor while its last reader is not known yet."""
-
-    def __init__(self, name: str, offset: int, size: int, first: int) -> None:
-        self.name, self.offset, self.size, self.first, self.last = name, offset, size, first, first
-
-
-def _output_sizes(layer: dict[str, Any]) -> list[int]:
-    """Bytes of each output: their shares of output_bytes are those of their elements."""
-    elements = [int(np.prod(shape, dtype=np.int64)) for shape in layer["output_shapes"]]
-    return [layer["output_bytes"] * count // max(sum(elements), 1) for count in elements]
+    """Which bytes of the activation buffer hold what during which layers, from network_c_info.json."""
+    blocks = info["blocks"]
+    return tuple(
+        PlannedTensor(
+            block["name"],
+            block["offset"],
+            block["size"],
+            block["first"],
+            block["last"],
+            tuple(blocks[number]["name"] for number in block["over"]),
+        )
+        for block in blocks
+    )
 
 
 def layer_rows(info: dict[str, Any]) -> tuple[LayerRow, ...]:

@@ -201,12 +201,11 @@ def _memory(report: Report) -> str:
     parts.append("<h3>The activation buffer over time</h3>")
     parts.append(_figure(plan_picture(report.plan, report.results.activations_bytes)))
     rows = [
-        (t.name, f"{t.first} – {t.last}", thousands(t.offset), thousands(t.size))
+        (t.name, f"{t.first} – {t.last}", thousands(t.offset), thousands(t.size), ", ".join(t.over))
         for t in sorted(report.plan, key=lambda t: (t.first, t.offset))
     ]
-    parts.append(
-        f"<details><summary>as a table</summary>{table(('tensor', 'layers', 'offset', 'bytes'), rows, (2, 3))}</details>"
-    )
+    columns = ("tensor", "layers", "offset", "bytes", "written over")
+    parts.append(f"<details><summary>as a table</summary>{table(columns, rows, (2, 3))}</details>")
     return "".join(parts)
 
 

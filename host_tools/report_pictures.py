@@ -36,13 +36,17 @@ class MemoryUse:
 
 @dataclass(frozen=True)
 class PlannedTensor:
-    """One tensor in the activation buffer: bytes [offset, offset + size) are its own from layer `first` to layer `last`."""
+    """One tensor or scratch in the activation buffer: bytes [offset, offset + size) from layer `first` to layer `last`.
+
+    over: names of those on whose bytes it is written while its first layer reads them.
+    """
 
     name: str
     offset: int
     size: int
     first: int
     last: int
+    over: tuple[str, ...] = ()
 
 
 def thousands(number: float) -> str:
@@ -188,7 +192,10 @@ def _memory_key(use: MemoryUse, x: float, y: float) -> str:
 
 
 def plan_picture(tensors: Sequence[PlannedTensor], total: int) -> str:
-    """Tensor x time: which bytes of the activation buffer (upwards) belong to whom during which layers (rightwards)."""
+    """Tensor x time: which bytes of the activation buffer (upwards) belong to whom during which layers (rightwards).
+
+    What is written over something that the same layer reads begins in the middle of that layer's column.
+    """
     left, height = 64.0, 240.0
     layers = max((t.last for t in tensors), default=0) + 1
     column, scale = (WIDTH - left - 6) / layers, height / max(total, 1)
@@ -207,12 +214,14 @@ def plan_picture(tensors: Sequence[PlannedTensor], total: int) -> str:
 
 
 def _planned_box(tensor: PlannedTensor, number: int, left: float, bottom: float, column: float, scale: float) -> str:
-    x, width = left + column * tensor.first, column * (tensor.last - tensor.first + 1)
+    begin = tensor.first + (0.5 if tensor.over and tensor.last > tensor.first else 0.0)
+    x, width = left + column * begin, column * (tensor.last - begin + 1)
     y, height = bottom - (tensor.offset + tensor.size) * scale, tensor.size * scale
     span = (
         f"layers {tensor.first} to {tensor.last}, bytes {thousands(tensor.offset)} to {thousands(tensor.offset + tensor.size)}"
     )
-    box = _rect(x + 1, y + 0.5, width - 2, height - 1, f"part{number % 4}", title=f"{tensor.name}: {span}")
+    over = f", over {' and '.join(tensor.over)}" if tensor.over else ""
+    box = _rect(x + 1, y + 0.5, width - 2, height - 1, f"part{number % 4}", title=f"{tensor.name}: {span}{over}")
     room = int((width - 6) / 6.2)
     if height < 14 or room < 3:
         return box

@@ -43,6 +43,7 @@ class LayerCode:
 
     function: the C function, `nn_<operator>`; it is called as function(&params, activation inputs in node order...,
         outputs in order..., scratch); scratch only when scratch_bytes > 0; all pointers are void or int8_t pointers.
+        "" where the memory plan has left nothing to do.
     params_type: its parameter struct.
     fields: C field name -> initializer text; the name of a Constant's suffix in {braces} is replaced by its identifier.
     sources: the C files of runtime/ that must be compiled for it.
@@ -118,6 +119,10 @@ class Operator(ABC):
     def macs(self, graph: Graph, node: Node) -> int:
         """Multiply-accumulates of one inference."""
         return 0
+
+    def litert_default(self, graph: Graph, node: Node) -> bool:
+        """Whether LiteRT's default kernels compute this node as the arithmetic float32 does; else TFLite Micro does."""
+        return True
 
     def read_tflite(self, op: TfliteOperator) -> Node:
         """A node from a TFLite operator (see read_tflite.TfliteOperator). Raises GraphError for what is not supported."""

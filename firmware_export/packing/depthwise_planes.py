@@ -74,7 +74,7 @@ def depthwise_code(
         ),
         sources=("depthwise_planes.c", "step_depthwise.c"),
         scratch_bytes=layout.scratch_bytes,
-        in_place=(in_place,),
+        in_place=(layout.is_safe_in_place(),),
         summary=f"{window.summary()}, {'x'.join(map(str, (*window.size, channels)))} -> "
         f"{'x'.join(map(str, (*window.output, channels)))}, planes linear_{form.shift}",
     )

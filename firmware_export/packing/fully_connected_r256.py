@@ -55,6 +55,7 @@ def fully_connected_code(
         sources=("fully_connected_r256.c", "step_r256_vector.c"),
         scratch_bytes=0 if direct else _scratch_bytes(records, steps, outputs),
         distances=() if direct or batches > 1 else (-depth,),
+        scratch_distances=() if direct or batches > 1 else (input_in_scratch(depth),),
         summary=f"{depth} -> {outputs}" + (f", {batches} times" if batches > 1 else "") + f", r256 {kernel}",
     )
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from firmware_export.graph import Graph
 from firmware_export.operators import LayerCode
+from firmware_export.planning.lives import Access, Lives
+
+T = TypeVar("T")
 
 GRANULE = 8
 """Every block begins at a multiple of it: words for the kernels, pointers in scratch on the host, int64 tensors."""
@@ -98,93 +102,92 @@ def mirrored(problem: Problem, gaps: Sequence[Sequence[Gap]]) -> list[list[Gap]]
     return turned
 
 
-@dataclass(frozen=True)
-class Lives:
-    """Which tensors own bytes, and when.
-
-    storage: activation tensor -> the tensor whose bytes it shares (itself, but for what a reshape makes).
-    spans: owner -> first and last time; times are node indexes, -1 before them, their number behind them.
-    """
-
-    storage: dict[int, int]
-    spans: dict[int, tuple[int, int]]
-
-    @staticmethod
-    def of(graph: Graph) -> Lives:
-        """A graph input lives until its last reader and may then be overwritten, an output to the end."""
-        storage = _storage(graph)
-        first = dict.fromkeys(graph.inputs, -1)
-        last = dict(first)
-        for place, node in enumerate(graph.nodes):
-            for index in node.outputs:
-                first.setdefault(storage[index], place)
-                last[storage[index]] = place
-            for index in graph.activation_inputs(node):
-                last[storage[index]] = place
-        for index in graph.outputs:
-            last[storage[index]] = len(graph.nodes)
-        return Lives(storage, {index: (first[index], last[index]) for index in first})
-
-
-def _storage(graph: Graph) -> dict[int, int]:
-    storage = {index: index for index in graph.inputs}
-    for node in graph.nodes:
-        for index in node.outputs:
-            shares = node.op == "reshape" and node.inputs[0] in storage
-            storage[index] = storage[node.inputs[0]] if shares else index
-    return storage
-
-
 def build_problem(graph: Graph, lives: Lives, codes: Sequence[LayerCode]) -> tuple[Problem, list[int], list[int]]:
     """The problem of a whole graph: first the tensors that own bytes, then the scratch of the nodes that have some.
 
     Returns:
         The problem, the owners, and the node indexes of the scratches, both in the order of their blocks.
     """
-    owners = sorted(lives.spans)
+    owners = sorted(lives.owners)
     scratched = [place for place, code in enumerate(codes) if code.scratch_bytes > 0]
-    problem = Problem()
-    problem.blocks += [Block(aligned(graph.tensors[index].nbytes), *lives.spans[index]) for index in owners]
+    return problem_of(graph, lives, dict(enumerate(codes)), owners, scratched), owners, scratched
+
+
+def problem_of(
+    graph: Graph, lives: Lives, codes: Mapping[int, LayerCode], owners: Sequence[int], scratched: Sequence[int]
+) -> Problem:
+    """The problem of some owners and scratches; codes: of the nodes whose overlaps may be used."""
+    found = [lives.owners[index] for index in owners]
+    problem = Problem(
+        [Block(aligned(graph.tensors[index].nbytes), lives.owners[index].first, lives.owners[index].last) for index in owners]
+    )
     problem.blocks += [Block(aligned(codes[place].scratch_bytes), place, place) for place in scratched]
-    block_of = {owner: block for block, owner in enumerate(owners)}
-    scratch_of = {place: len(owners) + number for number, place in enumerate(scratched)}
-    for place, code in enumerate(codes):
-        add_overlaps(problem, graph, lives, place, code, block_of, scratch_of.get(place))
-    return problem, owners, scratched
+    active: list[int] = []
+    for a in sorted(range(len(found)), key=lambda number: found[number].first):
+        active = [b for b in active if found[b].last >= found[a].first]
+        for b in active:
+            overlap = _overlap(graph, lives, codes, owners[a], owners[b]) if found[b].complete < found[a].first else None
+            if overlap is not None:
+                problem.overlaps[a, b] = overlap
+        active.append(a)
+    for number, place in enumerate(scratched):
+        for b, under in enumerate(found):
+            ahead = _scratch_ahead(graph, lives, codes[place], place, owners[b]) if under.last == place else None
+            if ahead is not None:
+                problem.overlaps[len(owners) + number, b] = Overlap(aligned(ahead))
+    return problem
 
 
-def add_overlaps(
-    problem: Problem,
-    graph: Graph,
-    lives: Lives,
-    place: int,
-    code: LayerCode,
-    block_of: dict[int, int],
-    scratch: int | None,
-) -> None:
-    """What a node's kernel lets its first output, and its scratch, do to inputs that nobody needs afterwards."""
-    node = graph.nodes[place]
-    inputs = [lives.storage[index] for index in graph.activation_inputs(node)]
-    output = lives.storage[node.outputs[0]]
-    for owner in dict.fromkeys(inputs):
-        if lives.spans[owner][1] != place or owner == output:
-            continue
-        slots = [slot for slot, index in enumerate(inputs) if index == owner]
-        over = _weakest([_entry(code.distances, slot) for slot in slots])
-        level = all(_entry(code.in_place, slot) for slot in slots)
-        if over is not None or level:
-            problem.overlaps[block_of[output], block_of[owner]] = Overlap(None if over is None else aligned(over), level)
-        over = _weakest([_entry(code.scratch_distances, slot) for slot in slots])
-        if over is not None and scratch is not None:
-            problem.overlaps[scratch, block_of[owner]] = Overlap(aligned(over))
+def _overlap(graph: Graph, lives: Lives, codes: Mapping[int, LayerCode], over: int, under: int) -> Overlap | None:
+    """How one owner's bytes may be written over another's that are still read: nothing that is read later, and of what the
+    writing node itself reads as much as its kernel has read before. Of nodes without code the best is assumed."""
+    writes, reads = lives.owners[over].writes, lives.owners[under].reads
+    distances: list[int | None] = [-graph.tensors[under].nbytes]
+    level = len(writes) == 1
+    for write in writes:
+        needed = lives.owners[under].needed(write.time)
+        if needed is not None:
+            distances.append(write.end - needed)
+            level = False
+        if write.time in codes and any(read.time == write.time for read in reads):
+            ahead, in_place = _kernel_ahead(graph, lives, codes[write.time], write, over, under)
+            distances.append(ahead)
+            level = level and in_place
+    if None in distances:
+        return Overlap(None, True) if level else None
+    return Overlap(aligned(max(distance for distance in distances if distance is not None)), level)
 
 
-def _entry(values: Sequence[int | None], slot: int) -> int | None:
+def _kernel_ahead(graph: Graph, lives: Lives, code: LayerCode, write: Access, over: int, under: int) -> tuple[int | None, bool]:
+    """Of the node that writes: bytes by which `over` must begin before `under`, and whether they may be level."""
+    node = graph.nodes[write.time]
+    if lives.storage[node.outputs[0]] != (over, write.begin):
+        return None, False
+    ahead: list[int | None] = []
+    level = write.begin == 0
+    for slot, index in enumerate(graph.activation_inputs(node)):
+        owner, begin = lives.storage[index]
+        if owner == under:
+            distance = _entry(code.distances, slot)
+            ahead.append(None if distance is None else distance + write.begin - begin)
+            level = level and begin == 0 and bool(_entry(code.in_place, slot))
+    known = [distance for distance in ahead if distance is not None]
+    return (max(known) if len(known) == len(ahead) else None), level
+
+
+def _scratch_ahead(graph: Graph, lives: Lives, code: LayerCode, place: int, under: int) -> int | None:
+    """Bytes by which a node's scratch must begin before an owner that this node is the last to read."""
+    found = []
+    for slot, index in enumerate(graph.activation_inputs(graph.nodes[place])):
+        owner, begin = lives.storage[index]
+        distance = _entry(code.scratch_distances, slot)
+        if owner == under:
+            if distance is None:
+                return None
+            found.append(distance - begin)
+    written = any(write.time == place for write in lives.owners[under].writes)
+    return max(found) if found and not written else None
+
+
+def _entry(values: Sequence[T], slot: int) -> T | None:
     return values[slot] if slot < len(values) else None
-
-
-def _weakest(distances: Iterable[int | None]) -> int | None:
-    """The distance that is right for all: None if one of them is."""
-    found = list(distances)
-    known = [distance for distance in found if distance is not None]
-    return max(known) if known and len(known) == len(found) else None

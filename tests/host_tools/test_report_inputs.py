@@ -46,6 +46,11 @@ def info() -> dict[str, Any]:
         "inputs": [{"offset": 0, "size": 64}],
         "outputs": [{"offset": 0, "size": 32}],
         "constants_bytes": 900,
+        "blocks": [
+            {"name": "input 0", "offset": 0, "size": 64, "first": 0, "last": 0, "over": []},
+            {"name": "0: conv2d", "offset": 64, "size": 128, "first": 0, "last": 2, "over": []},
+            {"name": "2: add", "offset": 64, "size": 32, "first": 2, "last": 3, "over": [1]},
+        ],
         "layers": [
             layer(0, "conv2d", [0], [64], 128, scratch=16, at=192),
             layer(1, "conv2d", [64], [192], 128),
@@ -55,23 +60,11 @@ def info() -> dict[str, Any]:
     }
 
 
-def test_tensors_live_from_their_writer_to_their_last_reader() -> None:
+def test_blocks_become_boxes() -> None:
     assert planned_tensors(info()) == (
         PlannedTensor("input 0", 0, 64, 0, 0),
-        PlannedTensor("scratch of 0", 192, 16, 0, 0),
-        PlannedTensor("0: conv2d", 64, 128, 0, 2),  # the skip connection keeps it until the addition
-        PlannedTensor("1: conv2d", 192, 128, 1, 2),
-        PlannedTensor("2: add", 0, 32, 2, 3),  # a reshape moves nothing; the output lives to the end
-    )
-
-
-def test_an_operator_with_two_outputs_has_two_tensors() -> None:
-    values = info()
-    values["layers"] = [layer(0, "split", [0], [64, 96], 32), layer(1, "add", [64, 96], [0], 32)]
-    assert planned_tensors(values)[1:] == (
-        PlannedTensor("0: split", 64, 32, 0, 1),
-        PlannedTensor("0: split", 96, 32, 0, 1),
-        PlannedTensor("1: add", 0, 32, 1, 1),
+        PlannedTensor("0: conv2d", 64, 128, 0, 2),
+        PlannedTensor("2: add", 64, 32, 2, 3, ("0: conv2d",)),
     )
 
 
@@ -99,15 +92,17 @@ def test_real_plans_are_drawn_as_they_are(seed: int) -> None:
     layout = plan(graph)
     boxes = planned_tensors(network_info(graph, layout, "net"))
     assert len(boxes) == len(graph.nodes)  # the input and every node's output but the reshape's
-    for box, offset in zip(boxes, [layout.offsets[i] for i in range(len(boxes))], strict=True):
-        assert (box.offset, box.size) == (offset, 48)
-    for number, box in enumerate(boxes):
-        assert box.first == max(number - 1, 0)
-        assert not used_later(graph, number, box.last + 1)
-        for other in boxes[:number]:
-            together = box.first <= other.last and other.first <= box.last
+    names = {"input 0": 0} | {f"{number}: add": number + 1 for number in range(len(graph.nodes) - 1)}
+    for box in boxes:
+        index = names[box.name]
+        assert (box.offset, box.size, box.first) == (layout.offsets[index], 48, max(index - 1, 0))
+        assert not used_later(graph, index, box.last + 1)
+        for other in boxes:
+            together = box.first <= other.last and other.first <= box.last and box != other
             apart = box.offset + box.size <= other.offset or other.offset + other.size <= box.offset
-            assert apart or not together, (box, other)
+            handed_over = (box.first == other.last, other.name in box.over) == (True, True)
+            handed_on = (other.first == box.last, box.name in other.over) == (True, True)
+            assert apart or not together or handed_over or handed_on, (box, other)
     assert max(box.offset + box.size for box in boxes) <= layout.size
 
 
