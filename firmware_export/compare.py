@@ -15,7 +15,8 @@ from firmware_export.graph import Array, Graph, GraphError
 from firmware_export.hostlib import HostNetwork
 from firmware_export.inputs import ModelInputs
 from firmware_export.model_file import shown
-from firmware_export.selftest import MismatchError, run_tflite_micro
+from firmware_export.oracle import oracle_name, run_oracle
+from firmware_export.selftest import MismatchError
 from firmware_export.simulate import simulate, simulate_trace
 
 BATCH = 20
@@ -60,13 +61,14 @@ def choose_oracle(graph: Graph, original: bytes | None, twin: bytes, inputs: Mod
     Returns:
         The oracle, and why it is not the original, or "".
     """
+    name = oracle_name(graph)
     if original is None:
-        return Oracle("TFLite Micro on the .tflite twin", twin), ""
+        return Oracle(f"{name} on the .tflite twin", twin), ""
     try:
-        run_tflite_micro(graph, original, (inputs.vector(0),))
+        run_oracle(graph, original, (inputs.vector(0),))
     except GraphError:
-        return Oracle("TFLite Micro on the .tflite twin", twin), "TFLite Micro does not run the file as it is"
-    return Oracle("TFLite Micro on the original file", original), ""
+        return Oracle(f"{name} on the .tflite twin", twin), f"{name} does not run the file as it is"
+    return Oracle(f"{name} on the original file", original), ""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def compare(sides: Sides, inputs: ModelInputs, advance: Callable[[int], None] = 
     for batch in _batches(len(inputs)):
         vectors = tuple(inputs.vector(place) for place in batch)
         compiled = _compiled(sides.network, inputs, batch)
-        expected = run_tflite_micro(sides.graph, sides.oracle.model, vectors)
+        expected = run_oracle(sides.graph, sides.oracle.model, vectors)
         for row, vector in enumerate(vectors):
             simulated = simulate(sides.graph, *vector)
             _check(sides, batch[row], vector, simulated, ([output[row] for output in compiled], expected[row]))
@@ -152,7 +154,7 @@ def _layer_of_oracle(sides: Sides, vector: tuple[Array, ...]) -> str:
     graph = sides.graph
     shown_graph, shown_model = exposed(graph, sides.oracle.model)
     try:
-        (expected,) = run_tflite_micro(shown_graph, shown_model, (vector,))
+        (expected,) = run_oracle(shown_graph, shown_model, (vector,))
     except GraphError:
         return "the oracle does not show its layers"
     found = simulate(shown_graph, *vector)

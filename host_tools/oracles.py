@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from firmware_export.graph import Graph, GraphError, Node, Quantization, Tensor
-from firmware_export.selftest import run_tflite_micro
+from firmware_export.oracle import run_tflite_micro
 from firmware_export.write_tflite import write_tflite
 
 Int8 = npt.NDArray[np.int8]

@@ -86,6 +86,9 @@ class ReducedSum(Reduction):
             summary=summary(x, y, axes),
         )
 
+    def litert_default(self, graph: Graph, node: Node) -> bool:
+        return False
+
     def examples(self, rng: np.random.Generator) -> Iterator[Example]:
         def _example(shape: tuple[int, ...], scales: tuple[float, float], zero_points: tuple[int, int], label: str) -> Example:
             return self._example(shape, (1, 2), scales, zero_points, label)

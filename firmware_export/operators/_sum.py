@@ -62,6 +62,10 @@ class ScaledSum(Elementwise):
         fields = {**first.fields("input_0"), **second.fields("input_1"), **output.fields("output")}
         return fields | {"min": str(low), "max": str(high)}
 
+    def litert_default(self, graph: Graph, node: Node) -> bool:
+        a, b, y = int8_operand(graph, node, 0), int8_operand(graph, node, 1), int8_output(graph, node)
+        return sum_factors(a.scale, b.scale, y.scale) is not None
+
     def examples(self, rng: np.random.Generator) -> Iterator[Example]:
         yield from _examples_of_scales(self.name)
 

@@ -85,6 +85,9 @@ class BatchMatmul(Operator):
             ),
         )
 
+    def litert_default(self, graph: Graph, node: Node) -> bool:
+        return _stage(graph.with_arithmetic("float32"), node).scale is not None
+
     def examples(self, rng: np.random.Generator) -> Iterator[Example]:
         for label, a, b, constant in SHAPES:
             yield _example(rng, label, a, b, constant=constant)

@@ -107,6 +107,9 @@ class Lstm(Operator):
             summary=f"{steps} steps, {x.shape[2]} -> {units}",
         )
 
+    def litert_default(self, graph: Graph, node: Node) -> bool:
+        return False
+
     def examples(self, rng: np.random.Generator) -> Iterator[Example]:
         return lstm_examples(rng)
 

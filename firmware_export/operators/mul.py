@@ -50,6 +50,9 @@ class Mul(Elementwise):
     def constants(self, graph: Graph, node: Node) -> tuple[Constant, ...]:
         return _stage(graph, node).constants()
 
+    def litert_default(self, graph: Graph, node: Node) -> bool:
+        return _stage(graph.with_arithmetic("float32"), node).scale is not None
+
     def examples(self, rng: np.random.Generator) -> Iterator[Example]:
         for scales, label in (
             ((0.5, 0.5, 4.0), "ties"),

@@ -71,6 +71,10 @@ class Quantize(Operator):
         fields |= {"input_zero_point": str(signed_zero_point(x)), "input_flip": _flip(x)}
         return LayerCode("nn_quantize", "nn_quantize_params", fields, (), ("quantize.c",), summary=summary)
 
+    def litert_default(self, graph: Graph, node: Node) -> bool:
+        x, y = _edges(graph, node)
+        return x.dtype == "float32" or x.dtype == y.dtype == "int8"
+
     def examples(self, rng: np.random.Generator) -> Iterator[Example]:
         for index in range(48):
             source, target = ("int8", "uint8")[index % 2], ("int8", "uint8")[index // 2 % 2]

@@ -40,7 +40,8 @@ class Tanh(Lookup):
 
     Inputs: x int8, any shape, scale 2^-27 to 2^27. Attributes: none. Output: int8 of that shape.
     Source: tensorflow/lite/kernels/internal/reference/integer_ops/tanh.h on gemmlowp's fixedpoint.h.
-    In float32: the table of LiteRT's default, made from real numbers; another output scale as quantize.py says.
+    In float32: the table of LiteRT's default, made from real numbers (its C library's tanhf is off by a unit now and then: one
+    value in a million is another); another output scale as quantize.py says.
     """
 
     name = "tanh"

@@ -38,7 +38,8 @@ class TransposeConv(Operator):
     Attributes: stride (h, w), padding (top, left), size (output h, w), clamp (lowest, highest stored value). What lies
         outside `size` is dropped; outputs that no tap meets are the bias alone.
     Output: int8 [1, *size, outputs].
-    In float32: the arithmetic's own rule of requantisation, as XNNPACK, LiteRT's default, has it.
+    In float32: the arithmetic's own rule of requantisation, as XNNPACK, LiteRT's default, has it; kernels smaller than the
+    stride with SAME padding, which XNNPACK refuses, by the rule of double.
 
     In C the outputs of one phase, (row + top) modulo stride, are a convolution of stride 1 with every stride-th tap: no
     product with a zero that only the stride put there, and one patch of scratch instead of int32 sums for the image.
@@ -57,7 +58,7 @@ class TransposeConv(Operator):
             )
         int8_output(graph, node)
         int32_bias(graph, node, weights.shape[0])
-        OutputStage.of(graph, node, weights.shape[0])
+        _stage(graph, node, weights, window)
         return [OutputSpec((1, *window.output, weights.shape[0]), "int8")]
 
     def simulate(self, graph: Graph, node: Node, inputs: Sequence[Array | None]) -> list[Array]:
@@ -68,7 +69,7 @@ class TransposeConv(Operator):
         # float64 holds every sum exactly
         sums = window.scattered(image[0].astype(np.float64) - x.zero_point, weights.data.astype(np.float64)).astype(np.int64)
         sums += 0 if bias is None else bias.astype(np.int64).reshape(-1)
-        return [OutputStage.of(graph, node, weights.shape[0]).apply(sums)[np.newaxis]]
+        return [_stage(graph, node, weights, window).apply(sums)[np.newaxis]]
 
     def macs(self, graph: Graph, node: Node) -> int:
         x, weights, _ = _parts(graph, node)
@@ -84,7 +85,7 @@ class TransposeConv(Operator):
         bias = int32_bias(graph, node, outputs)
         sums = [phase.astype(np.int64).reshape(outputs, -1).sum(1) for phase in phases]
         biases = np.concatenate([folded_bias(bias, total, x.zero_point) for total in sums])
-        stage = OutputStage.of(graph, node, outputs)
+        stage = _stage(graph, node, weights, window)
         fields = window.fields() | {"dense.weights": "{weights}", "dense.bias": "{bias}"} | stage.fields("dense.stage")
         fields |= {"dense.outputs": str(outputs), "fill": str(x.zero_point)}
         return LayerCode(
@@ -96,6 +97,10 @@ class TransposeConv(Operator):
             scratch_bytes=window.most_taps * x.shape[3],
             summary=f"{window.summary()}, {shape_text(x)} -> {'x'.join(map(str, (*window.output, outputs)))}",
         )
+
+    def litert_default(self, graph: Graph, node: Node) -> bool:
+        _, weights, window = _parts(graph, node)
+        return _stage(graph.with_arithmetic("float32"), node, weights, window).scale is not None
 
     def examples(self, rng: np.random.Generator) -> Iterator[Example]:
         for case in transposed_cases(rng):
@@ -151,6 +156,12 @@ def _parts(graph: Graph, node: Node) -> tuple[Tensor, Tensor, TransposedWindow]:
     x = int8_image(graph, node)
     weights = int8_weights(graph, node, rank=4, axis=0)
     return x, weights, TransposedWindow.of(node, x, (weights.shape[1], weights.shape[2]))
+
+
+def _stage(graph: Graph, node: Node, weights: Tensor, window: TransposedWindow) -> OutputStage:
+    """With the rule of double where XNNPACK refuses the kernel: it is smaller than the stride, and the padding is SAME."""
+    small = window.tflite_padding == "SAME" and any(np.less(weights.shape[1:3], window.stride))
+    return OutputStage.of(graph.with_arithmetic("double") if small else graph, node, weights.shape[0])
 
 
 OPERATOR = TransposeConv()

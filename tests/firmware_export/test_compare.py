@@ -188,7 +188,7 @@ def test_without_a_tflite_file_or_where_it_is_refused_the_twin_is(monkeypatch: p
     def refuse(*_: object) -> None:
         raise GraphError("no such operator")
 
-    monkeypatch.setattr(firmware_export.compare, "run_tflite_micro", refuse)
+    monkeypatch.setattr(firmware_export.compare, "run_oracle", refuse)
     oracle, note = choose_oracle(graph, b"another file", twin, inputs)
     assert oracle.model == twin and note == "TFLite Micro does not run the file as it is"
 
