@@ -55,6 +55,7 @@ def run_tflite_micro(graph: Graph, model: bytes, inputs: tuple[Vector, ...]) -> 
         interpreter = runtime.Interpreter.from_bytes(model, arena_size=2 * activations + ARENA_BYTES)
         answers = []
         for vector in inputs:
+            interpreter.reset()  # every inference begins without the state of an LSTM
             for place, value in enumerate(vector):
                 interpreter.set_input(value, place)
             interpreter.invoke()
@@ -73,6 +74,7 @@ def run_litert(model: bytes, inputs: tuple[Vector, ...]) -> list[Vector]:
         interpreter.allocate_tensors()
         answers = []
         for vector in inputs:
+            interpreter.reset_all_variables()
             for detail, value in zip(interpreter.get_input_details(), vector, strict=True):
                 interpreter.set_tensor(detail["index"], value)
             interpreter.invoke()

@@ -9,6 +9,7 @@ import pytest
 from example_cases import cases_of
 from graph_changes import Change, all_of, attribute, data, inputs, scales, tensor
 from movement_refusals import MOVEMENT_REFUSALS
+from product_refusals import PRODUCT_REFUSALS
 
 from firmware_export.graph import Graph, GraphError, Node
 from firmware_export.operators import operator_of, registry
@@ -273,7 +274,7 @@ POOL = [
 ]
 TABLE["average_pool2d"][1].extend(POOL)
 TABLE["max_pool2d"][1].extend(POOL)
-TABLE |= MOVEMENT_REFUSALS
+TABLE |= MOVEMENT_REFUSALS | PRODUCT_REFUSALS
 REFUSALS = [
     pytest.param(name, label, change, message, id=f"{name}-{place}")
     for name, (label, refusals) in TABLE.items()
