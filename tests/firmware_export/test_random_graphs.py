@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from bundle import Bundle, Emulator, gcc_or_skip
 from example_cases import Case, differences
+from graph_failures import by_tflite_micro, shrink_and_keep
 from oracles import tflite_micro
 from random_elementwise import BINARY, REDUCTIONS, TABLES
 from random_graphs import random_graph
@@ -23,6 +25,7 @@ from firmware_export.write_tflite import write_tflite
 
 SHORT, LONG = 120, 5000
 CHUNK = 250
+REGRESSION = Path(__file__).resolve().parents[1] / "regression"
 SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 GROWN = {"conv2d", "depthwise_conv2d", "fully_connected", "average_pool2d", "max_pool2d", "reshape", "relu", "softmax"}
 GROWN |= {*BINARY, *TABLES, *REDUCTIONS, *MOVING}
@@ -92,14 +95,43 @@ def test_cortex_m7_zig(bundle: Bundle) -> None:
     check_core(bundle, arm_toolchain("zig"), "cortex-m7")
 
 
+def check_or_keep(cases: list[Case], way: str, found: Iterable[list[tuple[np.ndarray, ...]]], regression: Path) -> list[str]:
+    """What differs; the first difference is shrunk to a small graph and kept for test_regression.py."""
+    wrong = [(case, text) for case, answers in zip(cases, found, strict=True) if (text := differences(case, answers))]
+    for case, _ in wrong[:1]:
+        name = f"{way}_{case.label.split()[-1]}"
+        if not (regression / name).exists():
+            shrink_and_keep(case.graph, way, name, regression)
+    return [f"{way}: {text}" for _, text in wrong]
+
+
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("start", range(0, LONG, CHUNK))
 def test_many_graphs(start: int, tmp_path: Path) -> None:
     cases = [case_of(seed) for seed in range(1000 + start, 1000 + start + CHUNK)]
-    for case in cases:
-        twin = write_tflite(case.graph)
-        found = [tuple(tflite_micro(twin, list(vector), len(case.graph.outputs))) for vector in case.vectors]
-        assert differences(case, found) == ""
+    wrong = check_or_keep(
+        cases, "tflite-micro", (by_tflite_micro(case.graph, list(case.vectors)) for case in cases), REGRESSION
+    )
     bundle = Bundle(tmp_path, cases)
-    check_host(bundle, bundle.host_program(host_toolchain()))
-    check_core(bundle, arm_toolchain(), "cortex-m4")
+    wrong += check_or_keep(cases, "host", bundle.run_host(bundle.host_program(host_toolchain())), REGRESSION)
+    emulator = Emulator(bundle.arm_program(arm_toolchain(), "cortex-m4"), "cortex-m4")
+    on_core = (
+        [emulator.run(index, case.graph, layout, vector) for vector in case.vectors]
+        for index, (case, layout) in enumerate(zip(cases, bundle.plans, strict=True))
+    )
+    wrong += check_or_keep(cases, "cortex-m4", on_core, REGRESSION)
+    assert not wrong
+
+
+def test_a_difference_is_kept_shrunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A simulator whose relu never answers 127 is found in a few graphs, and one small graph of it is kept."""
+    right = type(registry()["relu"]).simulate
+    monkeypatch.setattr(type(registry()["relu"]), "simulate", lambda *given: [np.minimum(right(*given)[0], 126)])
+    cases = [case_of(seed) for seed in range(40)]
+    found = [by_tflite_micro(case.graph, list(case.vectors)) for case in cases]
+    wrong = check_or_keep(cases, "tflite-micro", found, tmp_path)
+    assert wrong and all(text.startswith("tflite-micro: random graph ") for text in wrong)
+    (folder,) = tmp_path.iterdir()
+    assert (folder / "README.md").read_text().endswith("differed on relu.\n")
+    assert check_or_keep(cases, "tflite-micro", found, tmp_path) == wrong, "what is kept is not shrunk again"
