@@ -149,7 +149,8 @@ def _refuse_class(value: dict[str, Any]) -> None:
     layer = shown(str(config.get("name", name) if isinstance(config, dict) else name))
     if name in CODE_LAYERS:
         raise Refused(f"the layer '{layer}' is a {shown(name)}, which holds code; build the model from layers of Keras itself")
-    if name == "function" or ">" in str(value.get("registered_name") or ""):
+    registered = value.get("registered_name")
+    if name == "function" or ">" in str(registered or "") or (registered is not None and module is None):
         raise Refused(f"'{layer}' is a custom function or object; supported: models of Keras's own layers")
     if module is not None and str(module).split(".")[0] not in ("keras", "builtins"):
         raise Refused(f"'{layer}' is the custom object {shown(f'{module}.{name}')}; supported: models of Keras's own layers")

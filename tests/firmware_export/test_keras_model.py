@@ -47,7 +47,8 @@ def layer(name: str, module: str | None = "keras.layers", **more: Any) -> dict[s
 def test_ordinary_models_pass() -> None:
     refuse_code(model_of(DENSE, layer("Conv2D"), layer("ReLU")))
     refuse_code(model_of({"class_name": "Dense", "config": {"name": "old", "activation": "relu"}}))  # of an .h5 file
-    refuse_code({"class_name": "Functional", "config": None, "registered_name": "Functional"})
+    functional = {"module": "keras.src.models.functional", "class_name": "Functional", "registered_name": "Functional"}
+    refuse_code({**functional, "config": None})
     refuse_code({**model_of(DENSE), "compile_config": {"loss": layer("Mine", "my_losses")}})  # never read
     refuse_code([])
 
@@ -68,6 +69,7 @@ def test_layers_that_hold_code_are_refused_at_any_depth(kind: str, depth: int) -
         (layer("system", "os"), "'my_system' is the custom object os.system; supported: models of Keras's own layers"),
         (layer("Mine", "my_package.layers"), "custom object my_package.layers.Mine"),
         (layer("Mine", "kerasX.layers"), "custom object kerasX.layers.Mine"),
+        (layer("Mine", None, registered_name="Mine"), "'my_mine' is a custom function or object"),
         (layer("Mine", registered_name="Package>Mine"), "'my_mine' is a custom function or object"),
         (layer("function", "builtins", registered_name="function"), "custom function"),
         ({"class_name": "function", "config": "my_activation"}, "'function' is a custom function"),
