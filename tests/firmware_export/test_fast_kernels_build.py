@@ -29,7 +29,7 @@ FILES = sorted(
     path.name
     for pattern in ("*r256*.c", "*winograd*.c", "*depthwise*.c", "*_fast.c", "add_linear.c", "patch.c")
     for path in RUNTIME.glob(pattern)
-    if path.name != "depthwise_conv2d.c"
+    if path.name != "depthwise_conv2d.c" and "mve" not in path.name
 )
 
 
