@@ -8,6 +8,7 @@ import numpy as np
 from graph_builder import Build
 from random_elementwise import binary_step, reduction_step, table_step
 from random_movement import movement_step
+from random_products import product_step
 
 from firmware_export.check import check
 from firmware_export.graph import Graph, Quantization, Tensor
@@ -27,7 +28,7 @@ class RandomGraph:
             self.conv, self.conv, self.depthwise, self.fully_connected, self.average_pool, self.max_pool,
             self.reshape, self.relu, self.softmax,
             *[lambda: binary_step(self)] * 3, *[lambda: table_step(self)] * 2, *[lambda: reduction_step(self)] * 2,
-            *[lambda: movement_step(self)] * 9,
+            *[lambda: movement_step(self)] * 9, *[lambda: product_step(self)] * 3,
         ]  # fmt: skip
         for _ in range(steps or self.pick(2, 8)):
             made = makers[self.pick(0, len(makers) - 1)]()

@@ -16,6 +16,7 @@ from oracles import tflite_micro
 from random_elementwise import BINARY, REDUCTIONS, TABLES
 from random_graphs import random_graph
 from random_movement import MOVING
+from random_products import PRODUCTS
 from second_implementation import compute
 
 from firmware_export.operators import registry
@@ -23,12 +24,12 @@ from firmware_export.simulate import simulate
 from firmware_export.toolchain import Toolchain, arm_toolchain, host_toolchain
 from firmware_export.write_tflite import write_tflite
 
-SHORT, LONG = 120, 5000
+SHORT, LONG = 150, 5000
 CHUNK = 250
 REGRESSION = Path(__file__).resolve().parents[1] / "regression"
 SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 GROWN = {"conv2d", "depthwise_conv2d", "fully_connected", "average_pool2d", "max_pool2d", "reshape", "relu", "softmax"}
-GROWN |= {*BINARY, *TABLES, *REDUCTIONS, *MOVING}
+GROWN |= {*BINARY, *TABLES, *REDUCTIONS, *MOVING, *PRODUCTS}
 
 
 def case_of(seed: int) -> Case:
