@@ -222,7 +222,7 @@ def test_a_depthwise_layer_of_one_channel_keeps_what_is_needed() -> None:
 
 
 def test_a_residual_sum_keeps_what_either_side_needs() -> None:
-    """Channel 2 is read by nobody behind the sum. As long as one side needs it the other has a place for it, without weights."""
+    """Channel 2 is read by nobody behind the sum. As long as one side needs it the other has an idle place for it."""
     build = Build(5)
     x = build.activation((1, 4, 4, 3), 0.05, 4, "image")
     one = build.conv(x, 4, kernel=1)
