@@ -16,6 +16,7 @@ from firmware_export.export import export_model
 from firmware_export.image import ImageReport, build_image, toolchain_for
 from firmware_export.keras_model import convert_stage
 from firmware_export.model_source import is_keras, is_model, recipe_of_model
+from firmware_export.oracle import ORACLES
 from firmware_export.own_model import ModelRun, compare_stage, emulate
 from firmware_export.report import report_text
 from firmware_export.target import GOALS, Target, export_stage
@@ -109,7 +110,7 @@ def _export(root: Path, model: Path, section: FirmwareExportSection, core: str, 
             {key: info[key] for key in ("model_hash", "arithmetic", "macs", "weights_bytes", "constants_bytes", "memory")},
             f"{export_stage(core)}: {len(info['layers'])} layers, {info['macs']:,} MACs, "
             f"{info['weights_bytes']:,} bytes of weights, {memory:,} bytes of activations, "
-            f"{section.selftest_vectors} known answers of TFLite Micro equal; {stage.folder}",
+            f"{section.selftest_vectors} known answers of {ORACLES[section.arithmetic]} equal; {stage.folder}",
         )
 
 

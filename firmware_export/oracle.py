@@ -17,6 +17,8 @@ from firmware_export.graph import ABSENT, Array, Graph, GraphError, Node
 from firmware_export.operators import operator_of
 from firmware_export.write_tflite import write_tflite
 
+ORACLES = {"double": "TFLite Micro", "float32": "LiteRT"}
+"""Arithmetic -> who gives its known answers, in short."""
 ARENA_BYTES = 1 << 20
 """TFLite Micro's own needs beside the activations, with a wide margin."""
 Vector = tuple[Array, ...]

@@ -24,7 +24,7 @@ from host_tools.fake_quant import fake_quant_outputs
 from host_tools.firmware import check_answering_board, stage_files
 from host_tools.link import Link
 from host_tools.model import INT8_ONNX, Model, load_model, simulated
-from host_tools.oracles import Advance, litert_reference_outputs, onnxruntime_outputs, tflite_micro_outputs
+from host_tools.oracles import Advance, litert_outputs, litert_reference_outputs, onnxruntime_outputs, tflite_micro_outputs
 from host_tools.run import Order, base_config, firmware_files, load_images
 from host_tools.stream import stream
 from recipes.artifacts import (
@@ -154,10 +154,14 @@ def _compare_everything(request: ExactOrder, stage: Stage) -> None:
 
 
 def implementations(model: Model) -> dict[str, Callable[[Int8, Advance], Int8]]:
-    """Everything that runs in this process and must give the same bytes."""
-    return {
+    """Everything that runs in this process and must give the same bytes; the outside runtimes are those of its arithmetic."""
+    own: dict[str, Callable[[Int8, Advance], Int8]] = {
         "simulator": lambda images, advance: simulated(model.graph, images, advance),
         "compiled C": lambda images, advance: model.compiled(images),
+    }
+    if model.graph.arithmetic == "float32":
+        return own | {"LiteRT": lambda images, advance: litert_outputs(model.graph, model.twin, images, advance)}
+    return own | {
         "tflite-micro": lambda images, advance: tflite_micro_outputs(model.graph, model.twin, images, advance),
         "LiteRT ref": lambda images, advance: litert_reference_outputs(model.graph, images, advance),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from firmware_export.oracle import ORACLES
 from firmware_export.simulate import simulate_trace
 from host_tools.board import open_target
 from host_tools.compare import MismatchError
@@ -80,13 +81,13 @@ def print_selftest(order: Order) -> None:
     """
     with connect(order) as link:
         check_device(order, link)
-        passed, name = link.selftest(), link.hello.board
+        passed, name, oracle = link.selftest(), link.hello.board, ORACLES[link.hello.arithmetic]
     if not passed:
         raise MismatchError(
             f"selftest: {name} on {order.target} gets a known answer wrong; find the layer with: "
             f"python -m host_tools layers {order.words}"
         )
-    print(f"selftest: {name} on {order.target} gives the known answers of TFLite Micro", flush=True)
+    print(f"selftest: {name} on {order.target} gives the known answers of {oracle}", flush=True)
 
 
 def inspect_layers(order: Order, image: int) -> None:

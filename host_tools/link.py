@@ -382,10 +382,10 @@ class Link:
         expected = self._expected
         where = f"{self._transport.description}: the firmware"
         flash = "build and flash the firmware of this recipe (make pipeline), or choose the recipe it was made from"
-        if hello.model_hash != expected.hash:
-            raise LinkError(f"{where} is of another model ({hello.model_hash[:12]}, expected {expected.hash[:12]}); {flash}")
         if hello.arithmetic != expected.arithmetic:
             raise LinkError(f"{where} computes in arithmetic '{hello.arithmetic}', expected '{expected.arithmetic}'; {flash}")
+        if hello.model_hash != expected.hash:
+            raise LinkError(f"{where} is of another model ({hello.model_hash[:12]}, expected {expected.hash[:12]}); {flash}")
         pairs = (
             ("takes inputs of", hello.inputs, expected.input_size, expected.input_type),
             ("gives outputs of", hello.outputs, expected.output_size, expected.output_type),

@@ -1,7 +1,8 @@
 """The same model in other people's runtimes: image in, output bytes out.
 
-Exact (arithmetic `double`): the tflite-micro wheel and LiteRT's reference kernels. Agreeing within a tolerance only:
-onnxruntime, which requantizes in float. Each takes int8 images [n, h, w, c] and gives int8 [n, outputs].
+Exact in the arithmetic `double`: the tflite-micro wheel and LiteRT's reference kernels; in `float32`: LiteRT's default.
+Agreeing within a tolerance only: onnxruntime, which requantizes sums of floats. Each takes int8 images [n, h, w, c] and gives
+int8 [n, outputs].
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from firmware_export.graph import Graph, GraphError, Node, Quantization, Tensor
-from firmware_export.oracle import run_tflite_micro
+from firmware_export.oracle import Vector, run_oracle, run_tflite_micro
 from firmware_export.write_tflite import write_tflite
 
 Int8 = npt.NDArray[np.int8]
@@ -31,10 +32,23 @@ def tflite_micro_outputs(graph: Graph, twin: bytes, images: Int8, advance: Advan
     Raises:
         GraphError: the wheel refuses the twin.
     """
+    return _batched(lambda batch: run_tflite_micro(graph, twin, batch), images, advance)
+
+
+def litert_outputs(graph: Graph, twin: bytes, images: Int8, advance: Advance = lambda amount: None) -> Int8:
+    """Answers of the oracle of the arithmetic `float32`: LiteRT's default kernels, and see firmware_export/oracle.py.
+
+    Raises:
+        GraphError: LiteRT refuses the twin, or a piece of it.
+    """
+    return _batched(lambda batch: run_oracle(graph, twin, batch), images, advance)
+
+
+def _batched(run: Callable[[tuple[Vector, ...]], list[Vector]], images: Int8, advance: Advance) -> Int8:
     outputs: list[Int8] = []
     for start in range(0, len(images), BATCH):
         batch = images[start : start + BATCH]
-        answers = run_tflite_micro(graph, twin, tuple((image[None],) for image in batch))
+        answers = run(tuple((image[None],) for image in batch))
         outputs += [np.asarray(answer[0], np.int8).reshape(-1) for answer in answers]
         advance(len(batch))
     return np.stack(outputs)
