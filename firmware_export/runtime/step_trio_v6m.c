@@ -3,6 +3,8 @@
 
 #if NN_V6M
 
+#include "trio_v6m.h"
+
 #define EXPAND_BYTE(at)                                                                                                       \
     "ldrsb r4, [r0, r3]\n"                                                                                                    \
     "ldrsb r5, [r1, r3]\n"                                                                                                    \
@@ -109,73 +111,18 @@ NN_NAKED uint32_t *nn_trio_expand(const nn_trio_source *source NN_UNUSED, uint32
     "muls r6, r2\n"                                                                                                           \
     "add r11, r6\n"
 
-/* What is computed from the high part (sum >> 11), the low part (sum & 2047) and the sum S of one pixel:
- * v of packing/trio_forms.py = high F1 + ((low F1 + ((S F0 + fraction) >> 10)) >> 11), where the factor is F1 2^10 + F0.
- * r3: S, r4: output, r5: F1, r6: F0; r9: fraction, r12: shift, lr: to the next output. */
+/* r4: output, lr: to the next output. */
 
-#define VALUE(high, low)                                                                                                      \
-    "muls r3, r6\n"                                                                                                           \
-    "muls " high ", r5\n"                                                                                                     \
-    "muls " low ", r5\n"                                                                                                      \
-    "add r3, r9\n"                                                                                                            \
-    "asrs r3, r3, #10\n"                                                                                                      \
-    "adds " low ", r3\n"                                                                                                      \
-    "asrs " low ", " low ", #11\n"                                                                                            \
-    "adds " high ", " low "\n"
-
-/* r10: less negative, r11: rounding. */
-
-#define NO_SIGN(high)
-
-#define SIGN(high)                                                                                                            \
-    "bpl 8f\n"                                                                                                                \
-    "add " high ", r10\n"                                                                                                     \
-    "8:\n"                                                                                                                    \
-    "add " high ", r11\n"
-
-#define STORE(high)                                                                                                           \
-    "mov r3, r12\n"                                                                                                           \
-    "asrs " high ", r3\n"                                                                                                     \
-    "sxtb r3, " high "\n"                                                                                                     \
-    "cmp r3, " high "\n"                                                                                                      \
-    "beq 8f\n"                                                                                                                \
-    "asrs " high ", " high ", #31\n"                                                                                          \
-    "movs r3, #127\n"                                                                                                         \
-    "eors " high ", r3\n"                                                                                                     \
-    "8:\n"                                                                                                                    \
+#define NEXT(high)                                                                                                            \
     "strb " high ", [r4]\n"                                                                                                   \
     "add r4, lr\n"
-
-/* The high part, the low part and the sum in one field of a word. r8: NN_TRIO_BIAS. */
-
-#define FIELD(word, high, low)                                                                                                \
-    "mov r3, " word "\n"                                                                                                      \
-    "add r3, r8\n"                                                                                                            \
-    "lsls r3, r3, #11\n"                                                                                                      \
-    "lsls " low ", " word ", #21\n"                                                                                           \
-    "asrs " high ", r3, #22\n"                                                                                                \
-    "lsrs " low ", " low ", #21\n"                                                                                            \
-    "asrs r3, r3, #11\n"
-
-/* Three pixels of one channel: the words in r0 and r1. */
-
-#define TRIO(sign)                                                                                                            \
-    "lsrs r2, r0, #21\n"                                                                                                      \
-    "lsls r3, r2, #10\n"                                                                                                      \
-    "subs r1, r3\n"                                                                                                           \
-    FIELD("r0", "r7", "r0") VALUE("r7", "r0") sign("r7") STORE("r7")                                                          \
-    "asrs r0, r1, #21\n"                                                                                                      \
-    "lsls r3, r0, #11\n"                                                                                                      \
-    "adds r3, r2\n"                                                                                                           \
-    VALUE("r0", "r2") sign("r0") STORE("r0")                                                                                  \
-    FIELD("r1", "r7", "r1") VALUE("r7", "r1") sign("r7") STORE("r7")
 
 /* Both trios, from the stack; r4 becomes 0 behind them. */
 
 #define BOTH(sign)                                                                                                            \
     "7:\n"                                                                                                                    \
     "pop {r0, r1, r4}\n"                                                                                                      \
-    TRIO(sign)                                                                                                                \
+    TRIO(sign, NEXT, NEXT, NEXT)                                                                                                                \
     "ldr r0, [sp, #8]\n"                                                                                                      \
     "cmp r0, #0\n"                                                                                                            \
     "bne 7b\n"
@@ -221,15 +168,7 @@ NN_NAKED void nn_trio_channels_flipped(nn_trio_block *block NN_UNUSED) {
                      "cmp r5, #2\n"
                      "beq 3f\n"
                      "ldr r2, [sp, #4]\n"
-                     "ldr r2, [r2]\n"
-                     "asrs r2, r2, #11\n"
-                     "lsls r3, r2, #21\n"
-                     "adds r3, r2\n"
-                     "lsls r4, r2, #10\n"
-                     "adds r4, r2\n"
-                     "movs r6, #1\n"
-                     "lsls r6, r6, #30\n"
-                     "subs r4, r6\n"
+                     "ldr r2, [r2]\n" BEGIN
                      "3:\n"
                      "ldr r5, [r7, #32]\n"
                      "adds r5, r3\n"
@@ -278,9 +217,6 @@ NN_NAKED void nn_trio_channels_flipped(nn_trio_block *block NN_UNUSED) {
                      "push {r0-r5}\n"
                      "ldr r3, [sp, #28]\n"
                      "ldmia r3!, {r0, r1}\n"
-                     "lsrs r5, r1, #10\n"
-                     "lsls r6, r1, #22\n"
-                     "lsrs r6, r6, #22\n"
                      "ldr r4, [r7, #48]\n"
                      "cmp r4, #0\n"
                      "beq 4f\n"
@@ -290,19 +226,7 @@ NN_NAKED void nn_trio_channels_flipped(nn_trio_block *block NN_UNUSED) {
                      "ldr r2, [r7, #16]\n"
                      "mov r11, r2\n"
                      "4:\n"
-                     "str r3, [sp, #28]\n"
-                     "lsls r0, r0, #21\n"
-                     "lsrs r0, r0, #21\n"
-                     "movs r2, r0\n"
-                     "muls r2, r5\n"
-                     "muls r0, r6\n"
-                     "lsrs r0, r0, #10\n"
-                     "adds r2, r0\n"
-                     "lsrs r2, r2, #1\n"
-                     "mov r9, r2\n"
-                     "movs r2, #1\n"
-                     "lsls r2, r2, #20\n"
-                     "mov r8, r2\n"
+                     "str r3, [sp, #28]\n" CONSTANTS
                      "ldr r2, [r7, #4]\n"
                      "mov r12, r2\n"
                      "ldr r2, [r7]\n"

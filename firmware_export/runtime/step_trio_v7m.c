@@ -3,6 +3,8 @@
 
 #if NN_V7M
 
+#include "trio_v7m.h"
+
 #define EXPAND_BYTE                                                                                                           \
     "ldrsb r4, [r0], #1\n"                                                                                                    \
     "ldrsb r5, [r1], #1\n"                                                                                                    \
@@ -73,42 +75,13 @@ NN_NAKED uint32_t *nn_trio_expand(const nn_trio_source *source NN_UNUSED, uint32
     "mla r7, r12, r3, r7\n"                                                                                                   \
     "mla r11, lr, r3, r11\n"
 
-/* r2: start, r3: factor. Of the words u and v the sums of three pixels as v of packing/trio_forms.py: r8, u, r9. */
-
-#define SCALE(u, v)                                                                                                           \
-    "add r8, r2, " u ", lsl #11\n"                                                                                            \
-    "lsr " u ", " u ", #21\n"                                                                                                 \
-    "sub " v ", " v ", " u ", lsl #10\n"                                                                                      \
-    "add r9, r2, " v ", lsl #11\n"                                                                                            \
-    "add " u ", r2, " u ", lsl #11\n"                                                                                         \
-    "lsr " v ", " v ", #21\n"                                                                                                 \
-    "add " u ", " u ", " v ", lsl #22\n"                                                                                      \
-    "smull " v ", r8, r3, r8\n"                                                                                               \
-    "smull " v ", " u ", r3, " u "\n"                                                                                         \
-    "smull " v ", r9, r3, r9\n"
-
-/* r10: negative, r11: rounding. */
-
-#define SIGN(value, free)                                                                                                     \
-    "and " free ", r10, " value ", asr #31\n"                                                                                 \
-    "sub " value ", " value ", " free "\n"                                                                                    \
-    "add " value ", " value ", r11\n"
-
-/* r0: step, r12: shift, lr: output of the trio's first pixel. */
+/* r0: step, lr: output of the trio's first pixel. */
 
 #define STORE(u)                                                                                                              \
-    "asr r8, r8, r12\n"                                                                                                       \
-    "asr " u ", " u ", r12\n"                                                                                                 \
-    "asr r9, r9, r12\n"                                                                                                       \
-    "ssat r8, #8, r8\n"                                                                                                       \
-    "ssat " u ", #8, " u "\n"                                                                                                 \
-    "ssat r9, #8, r9\n"                                                                                                       \
+    SATURATE(u)                                                                                                               \
     "strb r8, [lr]\n"                                                                                                         \
     "strb " u ", [lr, r0, lsl #1]\n"                                                                                          \
     "strb r9, [lr, r0, lsl #2]\n"
-
-#define NO_SIGNS(u, v)
-#define SIGNS(u, v) SIGN("r8", v) SIGN(u, v) SIGN("r9", v)
 
 /* One channel: its words in r4-r7. The sums hold NN_TRIO_BIAS, 2^31 when they are scaled. */
 
