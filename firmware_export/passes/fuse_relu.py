@@ -9,9 +9,10 @@ from firmware_export.graph import Graph, GraphError, Node
 from firmware_export.passes._rewrite import readers
 
 CLAMPING = (
-    "conv2d", "depthwise_conv2d", "transpose_conv", "fully_connected", "add", "sub", "mul", "average_pool2d", "max_pool2d"
+    "conv2d", "depthwise_conv2d", "transpose_conv", "fully_connected", "add", "sub", "mul", "average_pool2d", "max_pool2d",
+    "relu",
 )  # fmt: skip
-"""Operators that TFLite knows with a fused activation."""
+"""Operators that TFLite knows with a fused activation, and the relu itself, which is written with any clamp."""
 
 
 def fuse_relu(graph: Graph) -> Graph:
@@ -36,8 +37,8 @@ def _fits(graph: Graph, maker: Node, relu: Node) -> bool:
     if maker.op not in CLAMPING or before.quantization != after.quantization:
         return False
     low, high = _intersection(maker, relu)
-    if low > high:
-        return False
+    if low > high or maker.op == "relu":
+        return low <= high
     try:
         fused_activation((low, high), after)
     except GraphError:
