@@ -115,7 +115,6 @@ def distance(window: Window, outputs: int) -> int:
     top = np.maximum(rows * window.stride[0] - window.padding[0], 0)
     left = np.maximum(columns * window.stride[1] - window.padding[2], 0)
     first = (np.minimum(top, window.size[0]) * window.size[1] + np.minimum(left, window.size[1])) * window.channels
-    needed = np.minimum.accumulate(first.reshape(-1)[::-1])[::-1]
-    # The pairs of a row begin at its first column, where windows begin to lie on the image and where they end to.
-    written = (rows * window.output[1] + np.minimum(columns + PIXELS, window.output[1])).reshape(-1) * outputs
-    return int((written - needed).max())
+    needed = np.minimum.accumulate(first.reshape(-1)[::-1])[::-1].reshape(first.shape)
+    written = (rows * window.output[1] + np.minimum(columns + PIXELS, window.output[1])) * outputs
+    return int((written - needed)[:, ::PIXELS].max())

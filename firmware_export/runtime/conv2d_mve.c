@@ -22,7 +22,8 @@ typedef struct {
     const uint32_t *end;
 } work;
 
-/* Where the window of an output begins; columns first..last - 1 of a row of outputs have theirs on the image. */
+/* y: where the windows of a row of outputs begin. Columns first..last - 1 have theirs on the image, the others are copied; both
+ * begin at pairs. */
 typedef struct {
     int32_t y;
     uint32_t first;
@@ -57,8 +58,9 @@ static row_of_outputs find_row(const work *w, uint32_t row) {
     const int32_t end_x = window->input_w - (window->kernel_w - 1) * window->dilation_w + window->padding_left;
     row_of_outputs found = {(int32_t)(row * window->stride_h) - window->padding_top, 0u, 0u};
     if (found.y >= 0 && found.y < end_y && end_x > 0) {
-        found.first = ((uint32_t)window->padding_left + window->stride_w - 1u) / window->stride_w;
+        found.first = (((uint32_t)window->padding_left + window->stride_w - 1u) / window->stride_w + 1u) & ~1u;
         found.last = at_most(((uint32_t)end_x + window->stride_w - 1u) / window->stride_w, window->output_w);
+        found.last = found.last < window->output_w ? found.last & ~1u : found.last;
     }
     return found;
 }
@@ -67,7 +69,8 @@ static row_of_outputs find_row(const work *w, uint32_t row) {
 static void copy_window(const work *w, const row_of_outputs *row, uint32_t column, int8_t *to) {
     const nn_window *window = &w->params->window;
     const int32_t x = (int32_t)(column * window->stride_w) - window->padding_left;
-    if (column >= row->first && column < row->last && window->dilation_w == 1u) {
+    const int32_t room_y = window->input_h - (window->kernel_h - 1) * window->dilation_h - row->y;
+    if (row->y >= 0 && x >= 0 && room_y > 0 && x + window->kernel_w <= window->input_w && window->dilation_w == 1u) {
         const int8_t *from = w->input + (uint32_t)row->y * w->image_row + (uint32_t)x * window->channels;
         nn_mve_copy_rows(from, window->dilation_h * w->image_row, to, w->row_bytes, w->row_bytes, window->kernel_h);
     } else {
