@@ -28,7 +28,7 @@ pytestmark = [
 ]
 FILES = {
     "constant_first": ["sub"],
-    "extremes": ["relu", "maximum"],
+    "extremes": ["minimum", "maximum"],
     "gated": ["mean", "logistic", "mul"],
     "hard_swish": ["hard_swish"],
     "leaky_relu": ["leaky_relu"],
@@ -38,7 +38,7 @@ FILES = {
     "prelu": ["prelu"],
     "products": ["mul", "mul"],
     "reductions": ["reduce_max", "sum", "sub"],
-    "relu_0_to_1": ["relu"],
+    "relu_0_to_1": ["minimum", "relu"],
     "relu_n1_to_1": ["relu"],
     "sums": ["add", "sub", "mul", "sub"],
     "tanh": ["tanh"],
