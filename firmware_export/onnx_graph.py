@@ -62,6 +62,14 @@ SEVERAL_OUTPUTS = ("Split",)
 """Operators of which each output becomes a node of its own."""
 FUSES_CLAMP = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Sub", "Mul", "Div", "AveragePool", "MaxPool")
 """Operators of which a Relu or Clip behind them becomes a part, as in TFLite; behind others it is a node of its own."""
+NATURAL = {
+    **dict.fromkeys(("Sigmoid", "Softmax"), Quantization.per_tensor(1 / 256, -128)),
+    "HardSigmoid": Quantization.per_tensor(1 / 255, -128),
+    "Tanh": Quantization.per_tensor(1 / 128, 0),
+}
+"""How functions with a bounded range are stored where the file leaves their result in float32, as TFLite stores them."""
+MAX_NESTED = 4
+"""Such functions of each other."""
 EVERY_INT8 = (-128, 127)
 
 
@@ -78,7 +86,7 @@ class OnnxReader(FileValues):
         super().__init__()
         self._opset = refuse_unsupported(model, _known())
         self._file, self._folder = model.graph, folder
-        self._budget = MAX_COPIED
+        self._budget, self._depth = MAX_COPIED, 0
         self._moves = Rearrangements(self._graph, self._spend)
 
     def read(self) -> Graph:
@@ -141,7 +149,7 @@ class OnnxReader(FileValues):
         values = self._stored if first in self._stored else self._dequantized
         source = values.get(first)
         if source is None:
-            self._pending |= {name: node for name in node.output if name}
+            self._postpone(node)
             return
         if values is self._stored and self._graph.tensors[source].quantization is None:
             for reader in first_reader(first, self._file.node, ON_INTEGERS):
@@ -158,7 +166,7 @@ class OnnxReader(FileValues):
             for name in node.output:
                 values[name] = self._make_node(node, tensor.quantization, None, name)
         else:
-            self._pending |= {name: node for name in node.output if name}
+            self._postpone(node)
         if first in self._unsigned:
             self._unsigned |= {*node.output}
 
@@ -210,21 +218,25 @@ class OnnxReader(FileValues):
         else:
             maker = "no supported operator before it computes" if node is None else f"{node.op_type} computes: not supported"
             raise GraphError(f"quantizes '{shown(whole)}', which {maker}")
-        for move in reversed(moves):
-            index = self._rearrange(index, move)
+        for move, output in reversed(moves):
+            if move.op_type in REARRANGING:
+                index = self._rearrange(index, move)
+            else:
+                index = self._make_node(move, quantization, None, output, index)
         return index
 
-    def _origin(self, name: str) -> tuple[str, Bounds | None, list[NodeProto]]:
-        """Walks back over clamps and rearrangements: where they start, the bounds they set, the rearrangements."""
+    def _origin(self, name: str) -> tuple[str, Bounds | None, list[tuple[NodeProto, str]]]:
+        """Walks back over clamps, and over what moves or chooses values and so lets a clamp through: where they start, the
+        bounds that the clamps set, and the moves with what they make."""
         bounds: Bounds | None = None
-        moves: list[NodeProto] = []
+        moves: list[tuple[NodeProto, str]] = []
         for _ in range(MAX_CHAIN):
             node = self._pending.get(name)
             clamp = None if node is None else clamp_on(node, self._constants)
             if clamp is not None:
                 bounds, name = narrowed(bounds or UNBOUNDED, clamp[0]), clamp[1]
-            elif node is not None and node.op_type in REARRANGING:
-                moves.append(node)
+            elif node is not None and node.op_type in (*REARRANGING, *KEEPS_QUANTIZATION):
+                moves.append((node, name))
                 name = node.input[0] if node.input else ""
             else:
                 break
@@ -243,13 +255,26 @@ class OnnxReader(FileValues):
         self._moves.pass_on(index, output)
         return output
 
-    def _make_node(self, file_node: NodeProto, quantization: Quantization | None, clamp: Bounds | None, name: str = "") -> int:
-        """Adds the node of a compute operator's output `name` (default: the only one), stored with `quantization`."""
+    def _make_node(
+        self,
+        file_node: NodeProto,
+        quantization: Quantization | None,
+        clamp: Bounds | None,
+        name: str = "",
+        source: int | None = None,
+    ) -> int:
+        """Adds the node of an operator's output `name` (default: the only one), stored with `quantization`.
+
+        source: the tensor of its first input, where the file's name for that stands for no stored one.
+        """
         if len(file_node.output) != 1 and file_node.op_type not in SEVERAL_OUTPUTS:
             raise GraphError(f"{file_node.op_type} has {len(file_node.output)} outputs; supported: 1")
         attributes = attributes_of(file_node)
         with damage(f"'{shown(file_node.name or file_node.output[0])}' ({file_node.op_type})", named=True):
-            operands = tuple(self._operand(file_node, name) for name in file_node.input)
+            given = {} if source is None else {0: source}
+            operands = tuple(
+                given[place] if place in given else self._operand(file_node, name) for place, name in enumerate(file_node.input)
+            )
             inputs = self._moves.readable(file_node.op_type, attributes, operands)
             names = list(file_node.output)
             place = names.index(name) if name else 0
@@ -286,7 +311,7 @@ class OnnxReader(FileValues):
             array = self._constants[name]
             real = array.dtype == np.float32
             return self._add_tensor(real_constant(reader, name, array) if real else bare_constant(name, array, None))
-        if (made := self._clamped_operand(name)) is not None:
+        if (made := self._stored_by_itself(name)) is not None:
             return made
         if name in self._pending or name in self._file_inputs:
             raise GraphError(
@@ -307,14 +332,21 @@ class OnnxReader(FileValues):
             )
         return self._stored[name]
 
-    def _clamped_operand(self, name: str) -> int | None:
-        """Where only clamps and rearrangements stand behind a dequantized value: they keep its scale."""
-        origin = self._dequantized.get(self._origin(name)[0]) if name in self._pending else None
-        quantization = None if origin is None else self._graph.tensors[origin].quantization
-        if quantization is None:
+    def _stored_by_itself(self, name: str) -> int | None:
+        """A pending value whose scale needs no QuantizeLinear: that of a dequantized value behind which only clamps and moves
+        stand, or the natural scale of a function with a bounded range. None for other values."""
+        origin = self._origin(name)[0]
+        quantization = None
+        if origin in self._dequantized:
+            quantization = self._graph.tensors[self._dequantized[origin]].quantization
+        elif origin in self._pending:
+            quantization = NATURAL.get(self._pending[origin].op_type)
+        if name not in self._pending or quantization is None or self._depth == MAX_NESTED:
             return None
         if name not in self._made:
+            self._depth += 1
             self._made[name] = self._match(name, quantization)
+            self._depth -= 1
         return self._made[name]
 
     def _arguments(self, node: NodeProto) -> list[Array]:
@@ -335,6 +367,8 @@ class OnnxReader(FileValues):
     def _output(self, value: ValueInfoProto) -> int:
         """The tensor of a model output; uint8 where the file declares its stored values."""
         index = self._dequantized.get(value.name, self._stored.get(value.name))
+        if index is None:
+            index = self._stored_by_itself(value.name)
         if index is None:
             maker = (
                 f"computed in float32 by {self._pending[value.name].op_type}" if value.name in self._pending else "never made"

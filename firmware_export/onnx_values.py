@@ -11,6 +11,7 @@ from firmware_export.model_file import shown
 from firmware_export.onnx_constants import unsigned
 from firmware_export.onnx_layout import onnx_shape, our_shape
 from firmware_export.onnx_quantization import declared_shape
+from firmware_export.onnx_shapes import shape_behind
 from firmware_export.onnx_tensors import dtype_of
 
 
@@ -18,7 +19,8 @@ class FileValues:
     """The graph in the making, and for each name of the file what it means; tensors by their index in the graph.
 
     Constants; shapes of the file's inputs and the tensors that they are; stored integers, and which of them are uint8 in the
-    file; dequantized values by the tensor that they stand for; pending nodes by what they compute; tensors made of them.
+    file; dequantized values by the tensor that they stand for; pending nodes by what they compute, shapes of that where they
+    are known, and tensors made of it.
     """
 
     def __init__(self) -> None:
@@ -31,6 +33,7 @@ class FileValues:
         self._dequantized: dict[str, int] = {}
         self._pending: dict[str, NodeProto] = {}
         self._made: dict[str, int] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
         self._count = 0
 
     def _is_defined(self, name: str) -> bool:
@@ -73,15 +76,27 @@ class FileValues:
 
     def _known_shape(self, name: str) -> tuple[int, ...]:
         """The ONNX shape of a value. Raises GraphError where only a QuantizeLinear behind it will tell."""
+        shape = self._shape(name)
+        if shape is None:
+            raise GraphError(f"the shape of '{shown(name)}' is not known before it is quantized; export with fixed shapes")
+        return shape
+
+    def _shape(self, name: str) -> tuple[int, ...] | None:
+        """The ONNX shape of a value, None if it is not known."""
         if name in self._constants:
             return self._constants[name].shape
-        if name in self._file_inputs:
-            return self._file_inputs[name]
         index = self._dequantized.get(name, self._stored.get(name))
         if index is None:
-            raise GraphError(f"the shape of '{shown(name)}' is not known before it is quantized; export with fixed shapes")
+            return self._shapes.get(name, self._file_inputs.get(name))
         tensor = self._graph.tensors[index]
         return tensor.shape if tensor.is_constant else onnx_shape(tensor.shape)
+
+    def _postpone(self, node: NodeProto) -> None:
+        """A node that is computed in float until a QuantizeLinear says how it is stored."""
+        self._pending |= {name: node for name in node.output if name}
+        shape = shape_behind(node, self._shape, self._constants)
+        if shape is not None:
+            self._shapes[node.output[0]] = shape
 
     def _give_input(self, name: str, quantization: Quantization) -> None:
         """The scale of an uint8 input, once its int8 values have one."""

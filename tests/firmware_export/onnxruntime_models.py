@@ -97,7 +97,7 @@ NETS = {"small_cnn": small_cnn, "moving_net": moving_net}
 
 def inputs_of_net(model: onnx.ModelProto, count: int, seed: int) -> np.ndarray:
     """float32 [count, 1, c, h, w], smooth, in 0..1."""
-    shape = tuple(dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim)
+    shape = tuple(dim.dim_value or 1 for dim in model.graph.input[0].type.tensor_type.shape.dim)
     rng = np.random.default_rng(seed)
     values = rng.random((count, *shape)) * 0.4 + rng.random((count, 1, shape[1], 1, 1)) * 0.6
     values.reshape(count, -1)[:, 0], values.reshape(count, -1)[:, -1] = 0.0, 1.0

@@ -58,9 +58,13 @@ def test_hard_swish(form: str) -> None:
     assert kinds(agrees(of_input(SWISHES[form]))) == ["hard_swish"]
 
 
+@pytest.mark.parametrize(("alpha", "beta"), [(0.2, 0.5), (1 / 6, 0.4)])
+def test_a_gate_of_another_slope_is_a_product(alpha: float, beta: float) -> None:
+    graph = agrees(of_input(lambda net, x: net.node("Mul", [x, net.node("HardSigmoid", [x], alpha=alpha, beta=beta)])), steps=2)
+    assert kinds(graph) == ["add", "mul", "mul"]
+
+
 NO_SWISHES: dict[str, Callable[[Qdq, str], str]] = {
-    "another slope": lambda net, x: net.node("Mul", [x, net.node("HardSigmoid", [x], alpha=0.2, beta=0.5)]),
-    "another middle": lambda net, x: net.node("Mul", [x, net.node("HardSigmoid", [x], alpha=1 / 6, beta=0.4)]),
     "a fifth": lambda net, x: net.node("Div", [net.node("Mul", [x, gate(net, x)]), number(net, 5)]),
     "its own square": lambda net, x: net.node("Mul", [gate(net, x), gate(net, x)]),
 }
@@ -197,6 +201,36 @@ def test_slopes_of_prelu_may_stay_float(slopes: np.ndarray) -> None:
     assert kinds(graph) == ["prelu"]
 
 
+# Values that nothing quantizes
+
+
+def test_moves_between_an_operator_and_its_quantizer() -> None:
+    """Each reader has its own scale, so that the operator is made for each."""
+    net = Qdq((1, 4, 4, 6), 3)
+    turned = net.node("Transpose", [net.node("LeakyRelu", [net.input(zero_point=3)], alpha=0.1)], perm=[0, 1, 3, 2])
+    one, other = (
+        net.node("Slice", [turned, *(net.constant(np.array([v], np.int64)) for v in (first, first + 2, 1))]) for first in (0, 2)
+    )
+    x = net.quantized(net.node("Relu", [one]), 1 / 300, -128, (1, 2, 6, 4))
+    y = net.quantized(other, 1 / 250, -5, (1, 2, 6, 4))
+    graph = agrees(net.model(net.quantized(net.node("Concat", [x, y], axis=1), 1 / 250, -5, (1, 4, 6, 4))))
+    assert kinds(graph).count("leaky_relu") == 2
+
+
+def test_swish_by_a_sigmoid_that_stays_float() -> None:
+    graph = agrees(of_input(lambda net, x: net.node("Mul", [x, net.node("Sigmoid", [x])])), steps=1)
+    assert kinds(graph) == ["logistic", "mul"]
+
+
+@pytest.mark.parametrize("op_type", ["Sigmoid", "Softmax", "Tanh", "HardSigmoid"])
+def test_a_bounded_function_as_output_has_its_natural_scale(op_type: str) -> None:
+    net = Qdq((1, 12), 3)
+    y = net.node(op_type, [net.gemm(net.input(), 6)])
+    net.shapes[y] = (1, 6)
+    graph = agrees(net.model(y))
+    assert graph.tensors[graph.outputs[0]].scale == pytest.approx(1 / {"Tanh": 128, "HardSigmoid": 255}.get(op_type, 256))
+
+
 # Constant subgraphs
 
 
@@ -287,9 +321,21 @@ def test_other_indexes_are_refused() -> None:
         read(net.model(y))
 
 
-def test_the_shape_of_a_float_value_is_refused() -> None:
+def test_the_shape_of_a_float_value_follows_from_shapes_that_are_known() -> None:
     net = Qdq(SHAPE, 2)
-    pending = net.node("Sigmoid", [net.input()])
+    pending = net.node(
+        "Add", [net.node("Transpose", [net.node("Sigmoid", [net.input()])], perm=[0, 1, 3, 2]), number(net, 0.5)]
+    )
+    batch = net.node("Slice", [net.node("Shape", [pending]), *(net.constant(np.array([v], np.int64)) for v in (0, 2))])
+    target = net.node("Concat", [batch, net.constant(np.array([-1], np.int64))], axis=0)
+    y = net.quantized(net.node("Reshape", [pending, target]), 1.5 / 255, -128, (1, 3, 20))
+    assert kinds(agrees(net.model(y)))[0] == "logistic"
+
+
+def test_the_shape_of_an_unstored_convolution_is_refused() -> None:
+    net = Qdq(SHAPE, 2)
+    weights, _ = net.weights((3, 3, 1, 1), 0.02)
+    pending = net.node("Conv", [net.input(), weights])
     target = net.node("Shape", [pending])
     y = net.quantized(net.node("Reshape", [pending, target]), 1 / 256, -128, SHAPE)
     with pytest.raises(GraphError, match=r"the shape of .* is not known before it is quantized"):
