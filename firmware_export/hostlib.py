@@ -216,15 +216,26 @@ def generated_sources(export_folder: Path, name: str) -> list[Path]:
 
 
 def runtime_files(sources: Iterable[Path]) -> list[Path]:
-    """The C files of runtime/ that the sources need: those named like a header that is included, directly or not."""
+    """The C files of runtime/ that the sources need: those of every header that is included, directly or not."""
     waiting = [path.read_text() for path in sources]
     seen: set[str] = set()
     while waiting:
         for stem in INCLUDE.findall(waiting.pop()):
             if stem not in seen:
                 seen.add(stem)
-                waiting += [path.read_text() for path in (RUNTIME / f"{stem}.h", RUNTIME / f"{stem}.c") if path.is_file()]
-    return sorted(path for stem in seen if (path := RUNTIME / f"{stem}.c").is_file())
+                files = [path for path in RUNTIME.glob(f"{stem}*.c") if header_of(path) == stem]
+                waiting += [path.read_text() for path in (RUNTIME / f"{stem}.h", *files) if path.is_file()]
+    return sorted(path for path in RUNTIME.glob("*.c") if header_of(path) in seen)
+
+
+def header_of(source: Path) -> str:
+    """The stem of the header that declares what a C file of runtime/ defines: the longest one that its name begins with.
+
+    step_winograd_transforms.c has no header of its own and belongs to step_winograd.h.
+    """
+    words = source.stem.split("_")
+    stems = ("_".join(words[:count]) for count in range(len(words), 0, -1))
+    return next((stem for stem in stems if (source.parent / f"{stem}.h").is_file()), source.stem)
 
 
 def compile_host(

@@ -152,7 +152,7 @@ def call_returns(known: dict[int, Function]) -> list[int]:
 
 
 def _between(image: BenchImage, laps: list[tuple[int, int]], begin: int, end: int) -> tuple[int, tuple[int, ...]]:
-    """Instructions from bench_begin to bench_end, and those up to each layer's return.
+    """Instructions from bench_begin to bench_end, and those up to each layer's return; 0 for layers without a call.
 
     Raises:
         ToolchainError: not every layer was one call.
@@ -160,11 +160,13 @@ def _between(image: BenchImage, laps: list[tuple[int, int]], begin: int, end: in
     places = [place for place, _ in laps]
     first, last = places.index(begin), places.index(end)
     counts = [count for _, count in laps]
-    layers = len(image.plan.codes)
-    if last - first - 1 < layers:
-        raise ToolchainError(f"{last - first - 1} calls of {layers} layers were seen; please report the model")
-    edges = counts[first : first + layers + 1]
-    return counts[last] - counts[first], tuple(after - before for before, after in itertools.pairwise(edges))
+    called = [place for place, code in enumerate(image.plan.codes) if code.function]
+    if last - first - 1 < len(called):
+        raise ToolchainError(f"{last - first - 1} calls of {len(called)} layers were seen; please report the model")
+    per_layer = [0] * len(image.plan.codes)
+    for layer, (before, after) in zip(called, itertools.pairwise(counts[first : first + len(called) + 1]), strict=True):
+        per_layer[layer] = after - before
+    return counts[last] - counts[first], tuple(per_layer)
 
 
 def _outputs(image: BenchImage, memory: bytes) -> tuple[Array, ...]:

@@ -10,12 +10,13 @@ import pytest
 from golden_models import GOLDEN, MODELS
 from graph_builder import Build, inputs_of
 
-from firmware_export.emit import emit
+from firmware_export.emit import emit, runtime_sources
 from firmware_export.graph import Graph, GraphError
-from firmware_export.hostlib import RUNTIME, HostNetwork, HostRunError, generated_sources, runtime_files
+from firmware_export.hostlib import RUNTIME, HostNetwork, HostRunError, generated_sources, header_of, runtime_files
 from firmware_export.operators import operator_of
 from firmware_export.plan import plan
 from firmware_export.simulate import simulate, simulate_trace
+from firmware_export.target import GOALS, Target
 from firmware_export.toolchain import Toolchain, ToolchainError
 from recipes.artifacts import ArtifactError
 
@@ -128,6 +129,35 @@ def test_runtime_files_follow_includes() -> None:
     names = [path.name for path in runtime_files(generated_sources(GOLDEN / "perceptron", "perceptron"))]
     assert names == ["dense.c", "fully_connected.c"]
     assert (RUNTIME / "dense.c").is_file()
+
+
+def test_a_file_without_a_header_belongs_to_the_one_its_name_begins_with() -> None:
+    assert header_of(RUNTIME / "step_winograd_transforms.c") == "step_winograd"
+    assert header_of(RUNTIME / "step_r256_vector.c") == "step_r256_vector"
+    for path in RUNTIME.glob("*.c"):
+        assert (RUNTIME / f"{header_of(path)}.h").is_file(), path.name
+
+
+def test_runtime_files_of_every_kernel_are_those_it_names(tmp_path: Path) -> None:
+    """A firmware is linked from what the includes name; the packer lists what its kernel needs. Both must be the same."""
+    graph = convolution_net()
+    for core in ("host", "cortex-m0plus", "cortex-m3", "cortex-m55"):
+        for goal in GOALS:
+            layout = plan(graph, Target.of(core, goal))
+            for name, text in emit(graph, layout, selftest=False).items():
+                (tmp_path / name).write_text(text)
+            found = {path.name for path in runtime_files(generated_sources(tmp_path, "network"))}
+            assert set(runtime_sources(layout)) <= found, (core, goal)
+
+
+def test_winograd_runs_on_the_host(tmp_path: Path) -> None:
+    graph = convolution_net()
+    layout = plan(graph, Target.of("host", "time"))
+    assert any("winograd" in code.function for code in layout.codes)
+    for name, text in emit(graph, layout, selftest=False).items():
+        (tmp_path / name).write_text(text)
+    image = np.random.default_rng(1).integers(-128, 128, (1, 16, 16, 8)).astype(np.int8)
+    assert np.array_equal(HostNetwork(tmp_path).run(image)[0], simulate(graph, image)[0])
 
 
 def convolution_net() -> Graph:
