@@ -20,7 +20,7 @@ from onnx import ModelProto, NodeProto, ValueInfoProto, helper
 
 from firmware_export.activation import UNBOUNDED, Bounds, clamp_of
 from firmware_export.graph import ABSENT, Array, Graph, GraphError, Node, Quantization, Tensor
-from firmware_export.model_file import damage, shown
+from firmware_export.model_file import MAX_OPERATORS, damage, shown
 from firmware_export.onnx_constants import (
     bare_constant,
     dequantized_constant,
@@ -100,6 +100,8 @@ class OnnxReader(FileValues):
         for index, node in enumerate(self._file.node):
             with damage(f"node {index} ({node.op_type})", named=True):
                 self._visit(node)
+            if len(self._graph.nodes) > MAX_OPERATORS:
+                raise GraphError(f"the model makes more than {MAX_OPERATORS:,} operators; supported: 1 to {MAX_OPERATORS:,}")
         self._graph.inputs = tuple(self._used_input(name) for name in self._file_inputs)
         self._graph.outputs = tuple(self._output(value) for value in self._file.output)
         return self._graph
@@ -133,6 +135,7 @@ class OnnxReader(FileValues):
             self._constants[output] = shape_values(self._known_shape(first), attributes_of(node))
         elif node.op_type in FOLDED and node.input and all(name in self._constants for name in node.input):
             inputs = [self._constants[name] for name in node.input]
+            self._spend(sum(array.nbytes for array in inputs))
             self._constants[output] = folded(node.op_type, inputs, attributes_of(node))
             self._spend(self._constants[output].nbytes)
         elif node.op_type == "Gather" and first not in self._constants:

@@ -152,7 +152,9 @@ def test_nothing_names_a_machine_or_how_it_was_made() -> None:
 
 def test_no_large_or_foreign_binary_is_tracked() -> None:
     assert not [p for p in tracked() if p.stat().st_size > 1 << 20]
-    assert tracked(".npz", ".gz", ".pt", ".pkl", ".elf", ".so", ".o") == []
+    kept_failures = ROOT / "tests" / "regression"
+    binaries = tracked(".npz", ".gz", ".pt", ".pkl", ".elf", ".so", ".o")
+    assert [path for path in binaries if kept_failures not in path.parents] == []
 
 
 def test_every_requirement_is_pinned_and_constrained() -> None:
