@@ -36,9 +36,9 @@ REASONS: dict[str, str] = {
         ("If", "Loop", "Scan"), "holds another graph; supported: one graph that always runs whole, export without control flow"
     ),
 }
-FLOAT = "float model: no QuantizeLinear in it; quantize it to int8 first (onnxruntime's quantize_static)"
+FLOAT = "computes in float32 and no QuantizeLinear is in the model; quantize it to int8 first (onnxruntime's quantize_static)"
 HYBRID = (
-    "hybrid model: its weights are integers and its activations float; quantize the activations too "
+    "has integer weights and float activations; quantize the activations too "
     "(onnxruntime's quantize_static with calibration data)"
 )
 
@@ -57,7 +57,13 @@ def refuse_unsupported(model: ModelProto, known: Collection[str]) -> int:
     if len(model.graph.node) > MAX_NODES:
         raise GraphError(f"{len(model.graph.node):,} nodes; supported: up to {MAX_NODES:,}")
     if model.graph.sparse_initializer:
-        raise GraphError("the model has sparse initializers; supported: dense tensors")
+        name = shown(model.graph.sparse_initializer[0].values.name)
+        raise GraphError(f"the model has sparse initializers ('{name}'); supported: dense tensors (export without sparsity)")
+    if model.functions:
+        name = shown(model.functions[0].name)
+        raise GraphError(
+            f"the model has functions of its own ('{name}'); supported: one graph (onnx.inliner.inline_local_functions)"
+        )
     for index, node in enumerate(model.graph.node):
         _refuse_node(f"node {index} ({shown(node.op_type)})", node)
     _refuse_float(model)
@@ -77,7 +83,10 @@ def _refuse_node(where: str, node: NodeProto) -> None:
         )
     allowed = ("", "ai.onnx", MICROSOFT) if node.op_type in (*QOPERATORS, *QUANTIZERS) else ("", "ai.onnx")
     if node.domain not in allowed:
-        raise GraphError(f"{where} is of the domain '{shown(node.domain)}'; supported: standard ONNX operators")
+        raise GraphError(
+            f"{where} is of the domain '{shown(node.domain)}'; supported: standard ONNX operators "
+            "(export or optimize the model without custom and fused operators)"
+        )
 
 
 def _refuse_float(model: ModelProto) -> None:
@@ -85,4 +94,10 @@ def _refuse_float(model: ModelProto) -> None:
     edges = {value.type.tensor_type.elem_type for value in model.graph.input}
     if types & {"QuantizeLinear", *QOPERATORS} or edges & {TensorProto.INT8, TensorProto.UINT8}:
         return
-    raise GraphError(HYBRID if "DequantizeLinear" in types else FLOAT)
+    dequantized = {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+    for index, node in enumerate(model.graph.node):
+        if node.op_type not in ("DequantizeLinear", "Constant"):
+            where = f"node {index} ({shown(node.op_type)})"
+            hybrid = bool(dequantized & set(node.input))
+            raise GraphError(f"hybrid model: {where} {HYBRID}" if hybrid else f"float model: {where} {FLOAT}")
+    raise GraphError(f"float model: it {FLOAT}")

@@ -22,6 +22,8 @@ DTYPES: dict[int, str] = {
     TensorProto.INT64: "int64",
     TensorProto.BOOL: "bool",
 }
+PACKED = ("INT4", "UINT4", "INT2", "UINT2", "FLOAT4E2M1")
+"""Types of which several values share a byte."""
 
 
 def dtype_of(code: int, name: str) -> str:
@@ -29,6 +31,8 @@ def dtype_of(code: int, name: str) -> str:
     if code not in DTYPES:
         known = {number: word for word, number in TensorProto.DataType.items()}
         found = known.get(code, f"type {code}")
+        if found in PACKED:
+            raise GraphError(f"tensor '{shown(name)}' is packed {found}; supported: int8 (weight_type=QuantType.QInt8)")
         raise GraphError(f"tensor '{shown(name)}' is {found}; supported: {', '.join(DTYPES.values())}")
     return DTYPES[code]
 

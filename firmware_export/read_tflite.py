@@ -23,15 +23,19 @@ from firmware_export.graph import ABSENT, DTYPES, Array, Graph, GraphError, Node
 from firmware_export.model_file import MAX_ELEMENTS, MAX_OPERATORS, MAX_RANK, damage, read_model_bytes, shown
 from firmware_export.operators import Operator, registry
 from firmware_export.passes.fold_constants import Folder
+from firmware_export.tflite_refusals import (
+    FLOAT_EDGES,
+    dtype_of,
+    refuse_builtin,
+    refuse_kind,
+    refuse_layout,
+    refuse_subgraphs,
+)
 
 SCHEMA_VERSION = 3
 BUDGET_FACTOR = 16
 MAX_ARGUMENTS = 64
 """Integers of a constant that tells an operator what to do: two for each dimension, or the sizes of a split."""
-TYPE_NAMES: dict[int, str] = {code: name.lower() for name, code in vars(schema.TensorType).items() if not name.startswith("_")}
-BUILTIN_NAMES: dict[int, str] = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
-FLOAT_EDGES = ("QUANTIZE", "DEQUANTIZE")
-"""Operators between the float32 edges of a model and its int8 inside."""
 STATEFUL = ("UNIDIRECTIONAL_SEQUENCE_LSTM",)
 """Operators with tensors that keep their value between inferences."""
 ACTIVATION_NAMES: dict[int, str] = {
@@ -147,9 +151,7 @@ class _Reader:
         self._model = schema.Model.GetRootAs(data, 0)
         if self._model.Version() != SCHEMA_VERSION:
             raise GraphError(f"TFLite schema version {self._model.Version()}; supported: {SCHEMA_VERSION}")
-        if self._model.SubgraphsLength() != 1:
-            count = self._model.SubgraphsLength()
-            raise GraphError(f"{count:,} subgraphs; supported: 1 (export without control flow such as IF and WHILE)")
+        refuse_subgraphs(self._model, self._model.SubgraphsLength())
         self._subgraph = self._model.Subgraphs(0)
         self._tensors: list[Tensor] = []
         self._folder = Folder()
@@ -207,14 +209,7 @@ class _Reader:
             raise GraphError(f"operator {index} names operator code {place}, which the file does not have; it is damaged")
         code = self._model.OperatorCodes(place)
         number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
-        if number == schema.BuiltinOperator.CUSTOM:
-            name = shown(code.CustomCode() or b"")
-            raise GraphError(f"operator {index} is the custom operator '{name}'; supported: TFLite's built-in operators only")
-        builtin = BUILTIN_NAMES.get(number, f"number {number}")
-        if builtin not in _operators_by_builtin() and builtin != "SHAPE":
-            known = ", ".join(sorted(["SHAPE", *_operators_by_builtin()]))
-            raise GraphError(f"operator {index} is {builtin}, which is not supported; supported: {known}")
-        return builtin
+        return refuse_builtin(index, number, code.CustomCode() or b"", {"SHAPE", *_operators_by_builtin()})
 
     def _read_tensors(self, used: set[int]) -> None:
         limit = self._count(self._subgraph.TensorsLength(), "tensors", 10 * MAX_OPERATORS)
@@ -231,10 +226,9 @@ class _Reader:
         raw_name = tensor.Name() or b""
         self._spend(len(raw_name))
         name = shown(raw_name)
-        dtype = _dtype(tensor, name)
+        dtype = dtype_of(tensor, name)
         shape = self._shape(tensor, name)
-        if tensor.Sparsity() is not None:
-            raise GraphError(f"tensor '{name}' is stored sparse; supported: dense tensors (export without sparsity)")
+        refuse_layout(tensor, name)
         quantization = self._quantization(tensor.Quantization(), name, shape)
         return Tensor(name, shape, dtype, quantization, self._constant(tensor, name, shape, dtype))
 
@@ -289,7 +283,7 @@ class _Reader:
             _set_constants(graph, outputs, [_shape_of(found)])
             return
         self._refuse_variables(found)
-        _refuse_float(found, self._variables)
+        _refuse_kind(found, self._variables)
         node: Node = _operators_by_builtin()[builtin].read_tflite(found)
         constants = self._folder.fold(graph, node)
         if constants is None:
@@ -321,34 +315,13 @@ def _set_constants(graph: Graph, indexes: tuple[int, ...], constants: list[Tenso
         graph.tensors[index] = constant
 
 
-def _dtype(tensor: Any, name: str) -> str:
-    dtype = TYPE_NAMES.get(tensor.Type(), str(tensor.Type()))
-    if dtype in ("int4", "int2", "uint4"):
-        raise GraphError(f"tensor '{name}' is packed {dtype}; supported: int8 (export with 8-bit weights)")
-    if dtype not in DTYPES:
-        raise GraphError(f"tensor '{name}' is {dtype}; supported: {', '.join(DTYPES)}")
-    return dtype
-
-
-def _refuse_float(operator: TfliteOperator, variables: set[int]) -> None:
-    """Float, hybrid and int16x8 models have the operators of int8 ones; the tensors tell."""
-    tensors = [operator.graph.tensors[index] for index in (*operator.inputs, *operator.outputs) if index != ABSENT]
-    places = [index for index in (*operator.inputs, *operator.outputs) if index != ABSENT and index not in variables]
-    activations = [operator.graph.tensors[index] for index in places if not operator.graph.tensors[index].is_constant]
+def _refuse_kind(operator: TfliteOperator, variables: set[int]) -> None:
+    """Refuses operators of float, hybrid, int16x8 and uint8 models; those of constants alone and of the edges may be float."""
+    places = [index for index in (*operator.inputs, *operator.outputs) if index != ABSENT]
+    tensors = [operator.graph.tensors[index] for index in places]
+    activations = [
+        operator.graph.tensors[i] for i in places if i not in variables and not operator.graph.tensors[i].is_constant
+    ]
     computed = [index for index in operator.inputs if index != ABSENT and not operator.graph.tensors[index].is_constant]
-    if operator.builtin in FLOAT_EDGES or not computed:
-        return
-    for tensor in activations:
-        name = tensor.name
-        if tensor.dtype == "float32":
-            if any(t.dtype == "int8" for t in tensors):
-                raise GraphError(
-                    f"hybrid model: {operator.builtin} has int8 weights but the float activation '{name}'; "
-                    "quantize activations too (converter: representative_dataset and TFLITE_BUILTINS_INT8)"
-                )
-            raise GraphError(
-                f"float model: {operator.builtin} computes the float32 tensor '{name}'; quantize it to int8 first "
-                "(converter: representative_dataset, TFLITE_BUILTINS_INT8, inference_input_type=int8)"
-            )
-        if tensor.dtype == "int16":
-            raise GraphError(f"int16x8 model: the activation '{name}' is int16; supported: int8 (TFLITE_BUILTINS_INT8)")
+    if operator.builtin not in FLOAT_EDGES and computed:
+        refuse_kind(operator.builtin, tensors, activations)

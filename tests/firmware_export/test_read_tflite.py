@@ -201,7 +201,7 @@ def older_schema(model: Any) -> None:
     [
         (float_model, "float model: CONV_2D computes the float32 tensor 'image'; quantize it to int8 first"),
         (hybrid_model, "hybrid model: CONV_2D has int8 weights but the float activation 'image'"),
-        (int16x8_model, "int16x8 model: the activation 'image' is int16; supported: int8"),
+        (int16x8_model, "int16x8 model: the activation 'image' of CONV_2D is int16; supported: int8"),
     ],
 )
 def test_models_of_another_kind(make: Callable[[], bytes], words: str) -> None:
@@ -212,7 +212,7 @@ def test_models_of_another_kind(make: Callable[[], bytes], words: str) -> None:
     ("change", "words"),
     [
         (custom, "operator 0 is the custom operator 'My?Op'; supported: TFLite's built-in operators"),
-        (two_subgraphs, "2 subgraphs; supported: 1"),
+        (two_subgraphs, "2 subgraphs (one is 'main'); supported: 1"),
         (dynamic, "'image' has the dynamic shape (1, -1, -1, 3); export with a fixed input shape"),
         (sparse, "is stored sparse; supported: dense"),
         (packed_four_bits, "is packed int4; supported: int8"),
