@@ -14,6 +14,7 @@ from firmware_export.operators import Constant, Example, LayerCode, Operator, Ou
 from firmware_export.operators import _examples as make
 from firmware_export.operators._accumulator import OutputStage, folded_bias, int8_weights, int32_bias
 from firmware_export.operators._checks import check_counts, clamp_attribute, int8_input, int8_output
+from firmware_export.operators._computed_weights import product_of_two
 
 if TYPE_CHECKING:
     from firmware_export.read_onnx import OnnxMatch
@@ -108,6 +109,8 @@ class FullyConnected(Operator):
         options = op.options_as(schema.FullyConnectedOptionsT)
         if options.weightsFormat != schema.FullyConnectedOptionsWeightsFormat.DEFAULT:
             raise GraphError(f"weights format {options.weightsFormat}; supported: 0 (DEFAULT)")
+        if not op.input(1).is_constant:
+            return product_of_two(op, op.clamp(options.fusedActivationFunction))
         attributes: dict[str, Attribute] = {
             "clamp": op.clamp(options.fusedActivationFunction),
             "keep_dims": int(bool(options.keepNumDims)),

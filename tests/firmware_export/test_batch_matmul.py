@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 from graph_builder import Build, inputs_of
 from oracles import litert, onnx_stored, onnxruntime_session, tflite_micro
 from qdq_builder import Qdq
@@ -17,7 +18,7 @@ from firmware_export.operators import operator_of
 from firmware_export.read_onnx import read_onnx_bytes
 from firmware_export.read_tflite import read_tflite_bytes
 from firmware_export.simulate import simulate
-from firmware_export.write_tflite import write_tflite
+from firmware_export.write_tflite import TfliteWriter, write_tflite
 
 Shape = tuple[int, ...]
 
@@ -215,3 +216,33 @@ def test_chain_of_products_in_tflite() -> None:
     assert [node.attributes["adj_y"] for node in again.nodes] == [1, 0]
     wanted = simulate(graph, *arrays)[0].tobytes()
     assert simulate(again, *arrays)[0].tobytes() == litert(model, arrays)[0].tobytes() == wanted
+
+
+def computed_weights(activation: int = 0, *, bias: bool = False, keep: bool = True) -> bytes:
+    """FULLY_CONNECTED of [1, 3, 5] with weights [1, 5] that are another input."""
+    build = Build(5)
+    x, w = build.activation((1, 3, 5), 0.05, 4), build.activation((1, 5), 0.03, -9)
+    y = build.activation((1, 3, 1) if keep else (3, 1), 0.08, -20)
+    writer = TfliteWriter(build.graph((x, w), y))
+    options = schema.FullyConnectedOptionsT()
+    options.keepNumDims, options.fusedActivationFunction = keep, activation
+    start = writer.add_constant("bias", np.zeros(1, np.int32), Quantization.per_tensor(0.0015, 0)) if bias else -1
+    writer.add("FULLY_CONNECTED", (x, w, start), (y,), options, 4)
+    return writer.finish()
+
+
+@pytest.mark.parametrize(("activation", "operators"), [(0, ["batch_matmul"]), (1, ["batch_matmul", "relu"])])
+def test_fully_connected_with_computed_weights(activation: int, operators: list[str]) -> None:
+    model = computed_weights(activation)
+    graph = read_tflite_bytes(model)
+    assert [node.op for node in graph.nodes] == operators
+    for seed in range(3):
+        arrays = inputs_of(graph, seed)
+        assert tflite_micro(model, arrays)[0].tobytes() == simulate(graph, *arrays)[0].tobytes()
+
+
+def test_computed_weights_that_are_no_product() -> None:
+    with pytest.raises(GraphError, match="are computed and there is a bias; supported: constant weights, or no bias"):
+        read_tflite_bytes(computed_weights(bias=True))
+    with pytest.raises(GraphError, match=r"output \(3, 1\); supported: \[out, in\], \[..., in\] and \[..., out\]"):
+        read_tflite_bytes(computed_weights(keep=False))
