@@ -43,9 +43,7 @@ def test_rank_zero() -> None:
     assert found.shape == () and float(found) == 2.5
 
 
-@pytest.mark.parametrize(
-    "code", [TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.STRING, TensorProto.UNDEFINED, 200]
-)
+@pytest.mark.parametrize("code", [TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.STRING, TensorProto.UNDEFINED, 200])
 def test_other_types_are_refused_by_name(code: int) -> None:
     with pytest.raises(GraphError, match=r"tensor 'w' is .*; supported: float32"):
         dtype_of(code, "w")
