@@ -49,8 +49,20 @@ static inline uint32_t nn_add_products(uint32_t sum, uint32_t a, uint32_t b) {
     return sum + (uint32_t)(nn_low_lane(a) * nn_low_lane(b)) + (uint32_t)(nn_high_lane(a) * nn_high_lane(b));
 }
 
-/* SMMUL. */
-static inline int32_t nn_multiply_high(int32_t a, int32_t b) { return (int32_t)(((int64_t)a * b) >> 32); }
+/* SMMUL. ARMv6-M has no long multiplication: there from four short ones, which is a third of the compiler's function. */
+static inline int32_t nn_multiply_high(int32_t a, int32_t b) {
+#if NN_V6M
+    const uint32_t a_low = (uint32_t)a & 0xffffu;
+    const uint32_t b_low = (uint32_t)b & 0xffffu;
+    const int32_t a_high = a >> 16;
+    const int32_t b_high = b >> 16;
+    const int32_t middle = a_high * (int32_t)b_low + (int32_t)(a_low * b_low >> 16);
+    const int32_t other = (int32_t)a_low * b_high + (int32_t)((uint32_t)middle & 0xffffu);
+    return a_high * b_high + (middle >> 16) + (other >> 16);
+#else
+    return (int32_t)(((int64_t)a * b) >> 32);
+#endif
+}
 
 static inline int8_t nn_saturate(int32_t x) { return (int8_t)(x < INT8_MIN ? INT8_MIN : x > INT8_MAX ? INT8_MAX : x); }
 
