@@ -10,7 +10,6 @@ uint8 activations and constants become int8 by taking 128 from the values and th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -32,8 +31,8 @@ from firmware_export.onnx_constants import (
 )
 from firmware_export.onnx_fold import FOLDED, folded, shape_values
 from firmware_export.onnx_layout import REARRANGING, onnx_shape, rearranged
-from firmware_export.onnx_patterns import CLAMPS, clamp_on, hard_swish_input, slices_of_gather
-from firmware_export.onnx_qoperator import QOPERATORS, expanded, first_reader
+from firmware_export.onnx_patterns import CLAMPS, clamp_on, hard_swish_input
+from firmware_export.onnx_qoperator import QOPERATORS, first_reader
 from firmware_export.onnx_quantization import (
     activation_quantization,
     constant_input,
@@ -121,8 +120,10 @@ class OnnxReader(FileValues):
         if not node.output or not node.output[0]:
             raise GraphError("has no output; the file is damaged")
         output, first = node.output[0], node.input[0] if node.input else ""
-        if node.op_type in QOPERATORS:
-            self._visit_all(expanded(node, self._constants, self._fresh))
+        parts = self._parts(node)
+        if parts is not None:
+            for part in parts:
+                self._visit(part)
         elif node.op_type == "Constant":
             self._constants[output] = constant_value(node, self._folder)
         elif node.op_type == "QuantizeLinear" and first in self._constants:
@@ -138,14 +139,8 @@ class OnnxReader(FileValues):
             self._spend(sum(array.nbytes for array in inputs))
             self._constants[output] = folded(node.op_type, inputs, attributes_of(node))
             self._spend(self._constants[output].nbytes)
-        elif node.op_type == "Gather" and first not in self._constants:
-            self._visit_all(slices_of_gather(node, self._constants, self._fresh))
         else:
             self._visit_computed(node, first)
-
-    def _visit_all(self, nodes: Iterator[NodeProto]) -> None:
-        for node in nodes:
-            self._visit(node)
 
     def _visit_computed(self, node: NodeProto, first: str) -> None:
         """An operator on values that are not all constant: made at once where its output's scale is known."""
@@ -288,6 +283,7 @@ class OnnxReader(FileValues):
                 file_node.op_type, attributes, inputs, (output,), clamp, self._graph, place, len(names), self._opset
             )
             self._append(file_node.op_type, match)
+            self._moves.pass_through(file_node.op_type, inputs, output)
         return output
 
     def _append(self, op_type: str, match: OnnxMatch) -> None:

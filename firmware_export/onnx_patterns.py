@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
-from onnx import NodeProto, helper, numpy_helper
+from onnx import AttributeProto, NodeProto, helper, numpy_helper
 
 from firmware_export.activation import Bounds
 from firmware_export.graph import Array, GraphError
@@ -14,6 +14,10 @@ from firmware_export.onnx_quantization import bounds_of, constant_input
 from firmware_export.onnx_tensors import attributes_of
 
 CLAMPS = ("Relu", "Clip")
+WINDOWED = ("Conv", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool")
+"""Operators that slide a window, or look at all of an image, and have a form for one dimension."""
+HEIGHT = 2
+"""ONNX's axis that a signal [n, c, w] has not and an image [n, c, h, w] has."""
 MAX_FACTORS = 4
 """Multiplications by constants that are peeled off one after another."""
 MAX_GATHERED = 65536
@@ -108,3 +112,34 @@ def slices_of_gather(node: NodeProto, constants: Constants, fresh: Callable[[str
     yield helper.make_node("Slice", [node.input[0], *bounds], [part], node.name)
     if not indexes.ndim:
         yield helper.make_node("Squeeze", [part, bounds[2]], node.output[:1])
+
+
+def two_dimensional(node: NodeProto, fresh: Callable[[str], str]) -> Iterator[NodeProto]:
+    """An operator on signals [n, c, w] as the same on images of height 1, between an Unsqueeze and a Squeeze.
+
+    Raises:
+        GraphError: attributes that are not those of one dimension.
+    """
+    axis, inputs = fresh("axis"), list(node.input)
+    yield helper.make_node("Constant", [], [axis], value=numpy_helper.from_array(np.array([HEIGHT], np.int64)))
+    for place in range(2 if node.op_type == "Conv" else 1):
+        if place >= len(inputs):
+            raise GraphError(f"{node.op_type} without weights; the model is damaged")
+        inputs[place] = fresh("image")
+        yield helper.make_node("Unsqueeze", [node.input[place], axis], [inputs[place]])
+    wide = helper.make_node(node.op_type, inputs, [fresh("image")], node.name)
+    wide.attribute.extend(_with_height(attribute) for attribute in node.attribute)
+    yield wide
+    yield helper.make_node("Squeeze", [wide.output[0], axis], node.output[:1])
+
+
+def _with_height(attribute: AttributeProto) -> AttributeProto:
+    """An attribute of one dimension as that of two, of which the first does nothing."""
+    values = list(attribute.ints)
+    if attribute.name not in ("kernel_shape", "strides", "dilations", "pads"):
+        return attribute
+    count = 2 if attribute.name == "pads" else 1
+    if len(values) != count:
+        raise GraphError(f"{attribute.name} is {values[:8]} for a signal; expected {count} for one dimension")
+    both = [0, values[0], 0, values[1]] if count == 2 else [1, *values]
+    return helper.make_attribute(attribute.name, both)

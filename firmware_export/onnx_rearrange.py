@@ -13,11 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from firmware_export.graph import Attribute, Graph, GraphError, Node, Tensor
+from firmware_export.graph import ABSENT, Attribute, Graph, GraphError, Node, Tensor
 from firmware_export.onnx_layout import Order, Shape, onnx_shape, our_shape, same_order, usual_order
 
 READS_FLATTENED = ("Gemm", "MatMul")
 """Operators whose constant weights can be reordered where a flattened image is read."""
+ELEMENTWISE = (
+    "Add", "Sub", "Mul", "Div", "Max", "Min", "PRelu", "LeakyRelu", "Sigmoid", "Tanh", "HardSwish", "HardSigmoid",
+)  # fmt: skip
 NCHW_FROM_NHWC, NHWC_FROM_NCHW = (0, 3, 1, 2), (0, 2, 3, 1)
 
 
@@ -73,11 +76,28 @@ class Rearrangements:
         """The inputs of an operator, none of them in another order than the file's: weights are reordered, or the values."""
         if not any(index in self._images for index in inputs):
             return inputs
+        if self._elementwise(op_type, inputs):
+            return inputs
         if op_type in READS_FLATTENED and len(inputs) > 1 and inputs[0] in self._images:
             reordered = self._reordered_weights(inputs, 1 if attributes.get("transB", 0) else 0)
             if reordered is not None:
                 return reordered
         return tuple(self.in_file_order(index) for index in inputs)
+
+    def pass_through(self, op_type: str, inputs: tuple[int, ...], output: int) -> None:
+        """The output of an operator that computes element by element stands in the order of its inputs."""
+        if self._elementwise(op_type, inputs):
+            self.pass_on(next(index for index in inputs if index in self._images), output)
+
+    def _elementwise(self, op_type: str, inputs: tuple[int, ...]) -> bool:
+        """Whether an operator may read flattened images in our order: all in the same one, and single numbers."""
+        tensors = [(index, self._graph.tensors[index]) for index in inputs if index != ABSENT]
+        flat = [(index, tensor) for index, tensor in tensors if tensor.elements > 1]
+        if op_type not in ELEMENTWISE or not flat or any(index not in self._images for index, _ in flat):
+            return False
+        order, image = self._images[flat[0][0]]
+        alike = (self._images[index][1] == image and same_order(self._images[index][0], order) for index, _ in flat)
+        return all(alike) and len({tensor.shape for _, tensor in flat}) == 1
 
     def _reordered_weights(self, inputs: tuple[int, ...], axis: int) -> tuple[int, ...] | None:
         order, weights = self._images[inputs[0]][0], self._graph.tensors[inputs[1]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from onnx import NodeProto, ValueInfoProto
@@ -10,6 +11,8 @@ from firmware_export.graph import Array, Graph, GraphError, Node, Quantization, 
 from firmware_export.model_file import shown
 from firmware_export.onnx_constants import unsigned
 from firmware_export.onnx_layout import onnx_shape, our_shape
+from firmware_export.onnx_patterns import WINDOWED, slices_of_gather, two_dimensional
+from firmware_export.onnx_qoperator import QOPERATORS, expanded
 from firmware_export.onnx_quantization import declared_shape
 from firmware_export.onnx_shapes import shape_behind
 from firmware_export.onnx_tensors import dtype_of
@@ -73,6 +76,17 @@ class FileValues:
             self._unsigned.add(value.name)
             self._stored[value.name] = self._add_tensor(Tensor(f"{shown(value.name)}/int8", our_shape(shape), "int8"))
             self._graph.nodes.append(Node("quantize", (fed,), (self._stored[value.name],)))
+
+    def _parts(self, node: NodeProto) -> Iterator[NodeProto] | None:
+        """The nodes that a node stands for; None for one that is read as it is."""
+        first = node.input[0] if node.input else ""
+        if node.op_type in QOPERATORS:
+            return expanded(node, self._constants, self._fresh)
+        if node.op_type == "Gather" and first not in self._constants:
+            return slices_of_gather(node, self._constants, self._fresh)
+        if node.op_type in WINDOWED and len(self._shape(first) or ()) == 3:
+            return two_dimensional(node, self._fresh)
+        return None
 
     def _known_shape(self, name: str) -> tuple[int, ...]:
         """The ONNX shape of a value. Raises GraphError where only a QuantizeLinear behind it will tell."""

@@ -260,7 +260,7 @@ def test_arithmetic_on_shapes() -> None:
     target = net.node("Concat", [one, product, net.node("Neg", [one])], axis=0)
     y = net.bare("Reshape", x, (1, 8, 6), target)
     graph = agrees(net.model(net.quantized(net.node("Tanh", [y]), 1 / 128, 0, (1, 8, 6))))
-    assert kinds(graph)[-1] == "tanh"
+    assert "tanh" in kinds(graph)
 
 
 def test_weights_that_are_transposed_in_the_file() -> None:

@@ -150,11 +150,11 @@ def test_one_channel_with_a_multiplier_is_an_ordinary_convolution() -> None:
     assert graph.nodes[0].op == "conv2d"
 
 
-def test_convolution_over_one_dimension_is_refused() -> None:
-    net = Qdq((1, 3, 8), seed=1)
-    weights, _ = net.weights((4, 3, 3))
-    y = net.quantized(net.node("Conv", [net.input(), weights]), 0.05, 0, (1, 4, 6))
-    refused(net, y, r"Conv with weights \(4, 3, 3\); supported: 2-D")
+def test_convolution_over_three_dimensions_is_refused() -> None:
+    net = Qdq((1, 3, 4, 4, 4), seed=1)
+    weights, _ = net.weights((4, 3, 3, 3, 3))
+    y = net.quantized(net.node("Conv", [net.input(), weights]), 0.05, 0, (1, 4, 2, 2, 2))
+    refused(net, y, r"Conv with weights \(4, 3, 3, 3, 3\); supported: 2-D")
 
 
 @pytest.mark.parametrize("shape", [(1, 6), (1, 4, 6)])
