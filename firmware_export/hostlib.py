@@ -66,12 +66,12 @@ DRIVER = """\
 
 static uint8_t activations[{upper}_ACTIVATIONS_SIZE + 1u] __attribute__((aligned(16)));
 
-const nn_network *host_network(void);
-nn_status host_run(const uint8_t *const *inputs, uint8_t *const *outputs, uint32_t count);
-nn_status host_trace(const uint8_t *const *inputs, nn_observer observer);
-nn_status host_selftest(void);
+const nn_network *nn_host_network(void);
+nn_status nn_host_run(const uint8_t *const *inputs, uint8_t *const *outputs, uint32_t count);
+nn_status nn_host_trace(const uint8_t *const *inputs, nn_observer observer);
+nn_status nn_host_selftest(void);
 
-const nn_network *host_network(void) {{ return &{name}_network; }}
+const nn_network *nn_host_network(void) {{ return &{name}_network; }}
 
 static void copy_in(const uint8_t *const *inputs, uint32_t image) {{
     for (uint32_t i = 0; i < {name}_network.input_count; ++i) {{
@@ -80,7 +80,7 @@ static void copy_in(const uint8_t *const *inputs, uint32_t image) {{
     }}
 }}
 
-nn_status host_run(const uint8_t *const *inputs, uint8_t *const *outputs, uint32_t count) {{
+nn_status nn_host_run(const uint8_t *const *inputs, uint8_t *const *outputs, uint32_t count) {{
     for (uint32_t image = 0; image < count; ++image) {{
         copy_in(inputs, image);
         const nn_status status = {name}_run(activations);
@@ -95,12 +95,12 @@ nn_status host_run(const uint8_t *const *inputs, uint8_t *const *outputs, uint32
     return NN_OK;
 }}
 
-nn_status host_trace(const uint8_t *const *inputs, nn_observer observer) {{
+nn_status nn_host_trace(const uint8_t *const *inputs, nn_observer observer) {{
     copy_in(inputs, 0);
     return {name}_trace(activations, observer, 0);
 }}
 
-nn_status host_selftest(void) {{
+nn_status nn_host_selftest(void) {{
     return {name}_network.selftest == 0 ? NN_ERROR_SELFTEST : {name}_network.selftest(activations);
 }}
 """
@@ -146,8 +146,8 @@ class HostNetwork:
                 ["-shared", "-fPIC"], optimize=optimize, toolchain=toolchain,
             )  # fmt: skip
             self._library = ctypes.CDLL(str(library))
-        self._library.host_network.restype = ctypes.POINTER(_Network)
-        descriptor = self._library.host_network().contents
+        self._library.nn_host_network.restype = ctypes.POINTER(_Network)
+        descriptor = self._library.nn_host_network().contents
         self.name = name
         self.hash = bytes(descriptor.hash).hex()
         self.arithmetic = ARITHMETIC_NAMES[descriptor.arithmetic]
@@ -168,7 +168,7 @@ class HostNetwork:
         arrays = self._checked(batches)
         count = len(arrays[0])
         results = [np.empty((count, *edge.batch_shape), DTYPES[edge.dtype]) for edge in self.outputs]
-        self._check(self._library.host_run(_pointers(arrays), _pointers(results), ctypes.c_uint32(count)))
+        self._check(self._library.nn_host_run(_pointers(arrays), _pointers(results), ctypes.c_uint32(count)))
         return [*results]
 
     def trace(self, *inputs: Array) -> list[list[Array]]:
@@ -182,12 +182,12 @@ class HostNetwork:
             assert layer == len(layers) - 1 and output == len(layers[-1])
             layers[-1].append(np.frombuffer(ctypes.string_at(data, size), np.int8))
 
-        self._check(self._library.host_trace(_pointers(arrays), _OBSERVER(_observe)))
+        self._check(self._library.nn_host_trace(_pointers(arrays), _OBSERVER(_observe)))
         return layers
 
     def selftest(self) -> bool:
         """Whether the exported known answers come out; False too where the export wrote none."""
-        return int(self._library.host_selftest()) == 0
+        return int(self._library.nn_host_selftest()) == 0
 
     def _checked(self, batches: Sequence[Array]) -> list[Array]:
         if len(batches) != len(self.inputs):
