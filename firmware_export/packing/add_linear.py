@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from firmware_export.graph import Graph, Node
+from firmware_export.graph import Graph, Node, Tensor
 from firmware_export.operators import LayerCode
 from firmware_export.operators._checks import clamp_attribute, int8_input, int8_output, shape_text
+from firmware_export.operators._xnnpack import sum_factors
 from firmware_export.operators.add import OPERATOR
 from firmware_export.packing import Unpackable
 from firmware_export.requantize import INT8_MAX, INT8_MIN, Int64, wrap_int32
@@ -97,7 +98,7 @@ def add_layer(graph: Graph, node: Node) -> LayerCode:
         raise Unpackable("the inputs are no two activations of one shape")
     a, b, y = int8_input(graph, node, 0), int8_input(graph, node, 1), int8_output(graph, node)
     low, high = clamp_attribute(node)
-    form = linear_sum(_unclamped(graph, node), (a.scale / y.scale, b.scale / y.scale), (a.zero_point, b.zero_point))
+    form = linear_sum(_unclamped(graph, node), _ratios(graph.arithmetic, a, b, y), (a.zero_point, b.zero_point))
     values = {"size": a.elements, "start": form.start, "factor_0": form.factor_0, "factor_1": form.factor_1}
     values |= {"rounding": form.rounding, "min": low, "max": high}
     return LayerCode(
@@ -108,6 +109,14 @@ def add_layer(graph: Graph, node: Node) -> LayerCode:
         distances=(0, 0),
         summary=f"{shape_text(a)}, linear{' signed' if form.signed else ''}",
     )
+
+
+def _ratios(arithmetic: str, a: Tensor, b: Tensor, y: Tensor) -> tuple[float, float]:
+    """Scale of each input by the scale of the output; in float32 the fixed-point factors that XNNPACK makes of them."""
+    factors = sum_factors(a.scale, b.scale, y.scale) if arithmetic == "float32" else None
+    if factors is None:
+        return a.scale / y.scale, b.scale / y.scale
+    return factors.first / 2**factors.bits, factors.second / 2**factors.bits
 
 
 def _unclamped(graph: Graph, node: Node) -> Int64:

@@ -26,12 +26,10 @@ static inline uint32_t nn_bit_count(uint64_t x) {
     return high != 0u ? 64u - (uint32_t)__builtin_clz(high) : x != 0u ? 32u - (uint32_t)__builtin_clz((uint32_t)x) : 0u;
 }
 
-/* round(magnitude * scale) in integers, at most 2^31 - 1. scale: finite, not negative; below 2^-126 it counts as 0. */
-static inline uint32_t nn_float32_magnitude(uint32_t magnitude, float scale) {
-    uint32_t bits;
-    __builtin_memcpy(&bits, &scale, sizeof bits);
-    const uint32_t exponent = bits >> NN_FLOAT32_FRACTION;
-    const uint32_t fraction = (bits & (((uint32_t)1 << NN_FLOAT32_FRACTION) - 1u)) | ((uint32_t)1 << NN_FLOAT32_FRACTION);
+/* round(magnitude * scale) in integers, at most 2^31 - 1, by the definition. fraction, exponent: of the scale.
+ * A scale below 2^-126 counts as 0.
+ */
+static inline uint32_t nn_float32_rounded(uint32_t magnitude, uint32_t fraction, uint32_t exponent) {
     const uint64_t factor = nn_leading_bits(magnitude, nn_bit_count(magnitude));
     const uint64_t exact = factor * fraction; /* below 2^56 */
     const uint64_t product = nn_leading_bits(exact, nn_bit_count(exact));
@@ -44,6 +42,26 @@ static inline uint32_t nn_float32_magnitude(uint32_t magnitude, float scale) {
     }
     const uint64_t rounded = nn_half_even(product, (uint32_t)shift);
     return rounded > (uint64_t)INT32_MAX ? (uint32_t)INT32_MAX : (uint32_t)rounded;
+}
+
+/* The same for any finite scale that is not negative.
+ * For a scale of 2^-(n + 1) to 2^-n and a magnitude below 2^24, high is below 2^24 and (high + less than 1) / 2^n the exact
+ * product; that rounded to 24 bits is less than 1 / 2^n away from it. So one rounding will do unless a half lies in between.
+ */
+static inline uint32_t nn_float32_magnitude(uint32_t magnitude, float scale) {
+    uint32_t bits;
+    __builtin_memcpy(&bits, &scale, sizeof bits);
+    const uint32_t exponent = bits >> NN_FLOAT32_FRACTION;
+    const uint32_t fraction = (bits & (((uint32_t)1 << NN_FLOAT32_FRACTION) - 1u)) | ((uint32_t)1 << NN_FLOAT32_FRACTION);
+    const uint32_t n = NN_FLOAT32_BIAS - 1u - exponent;
+    if (n - 1u < 31u && magnitude >> 24 == 0u) {
+        const uint32_t high = (uint32_t)((uint64_t)magnitude * (fraction << 8) >> 32);
+        const uint32_t half = (uint32_t)1 << (n - 1u);
+        if ((high & (2u * half - 1u)) - half + 1u > 1u) {
+            return (high + half) >> n;
+        }
+    }
+    return nn_float32_rounded(magnitude, fraction, exponent);
 }
 
 /* An accumulator times a factor, as an integer: saturated to +-(2^31 - 1), or with a floating-point unit to int32. */
