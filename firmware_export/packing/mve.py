@@ -62,8 +62,10 @@ def requantization_form(stage: OutputStage, low: Int64, high: Int64) -> str:
     """The shortest form of runtime/step_mve.h that is the reference for sums low <= sum <= high of every channel.
 
     Raises:
-        Unpackable: a sum may leave int32 when it is shifted left or its zero point is added.
+        Unpackable: a sum may leave int32 when it is shifted left or its zero point is added; the arithmetic is float32.
     """
+    if stage.scale is not None:
+        raise Unpackable("the vector instructions round as the arithmetic double does")
     largest = np.maximum(-low, high) << np.maximum(stage.shift, 0)
     if largest.max() > _INT32_MAX - 256:
         raise Unpackable("a requantized sum may leave int32")
