@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -11,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from firmware_builder import COMPILERS, compiler
-from kernel_harness.program import HERE, RUNTIME, Case, host, program_text
+from kernel_harness.program import RUNTIME, Case, host
 from packed_cases import packed_case, random_input, trained_layer, trained_weights
+from sanitized import run_sanitized
 
 from firmware_export.graph import Graph, Quantization
 from firmware_export.operators import LayerCode
@@ -23,13 +22,12 @@ from firmware_export.packing.conv2d_winograd import winograd_layer
 from firmware_export.packing.depthwise_planes import depthwise_layer
 from firmware_export.packing.fully_connected_r256 import fully_connected_layer
 from firmware_export.packing.pools import fast_pool
-from firmware_export.toolchain import Toolchain
 
 FILES = sorted(
     path.name
     for pattern in ("*r256*.c", "*winograd*.c", "*depthwise*.c", "*_fast.c", "add_linear.c", "patch.c")
     for path in RUNTIME.glob(pattern)
-    if path.name != "depthwise_conv2d.c" and "mve" not in path.name
+    if path.name != "depthwise_conv2d.c" and not any(word in path.name for word in ("mve", "trio"))
 )
 
 
@@ -103,40 +101,6 @@ def cases() -> Iterator[Case]:
         yield packed_case(graph, packer, random_input(rng, graph))
 
 
-SANITIZE = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer")
-
-
 def test_sanitizers(tmp_path: Path) -> None:
     """Each call has heap blocks of exactly its sizes: one byte beside them is an error."""
-    if shutil.which("gcc") is None:
-        pytest.skip("gcc is not installed; the sanitizers are tested with gcc")
-    gcc = Toolchain("cc", ("gcc",), "any")
-    found = list(cases())
-    source = tmp_path / "cases.c"
-    source.write_text(heap_program(found))
-    sources = sorted({name for case in found for name in case.code.sources})
-    flags = [*gcc.compile_flags("host", "none", "1"), *SANITIZE, f"-I{RUNTIME}", f"-I{HERE}"]
-    files = [str(source), str(HERE / "host_main.c"), *(str(RUNTIME / name) for name in sources)]
-    gcc.run([*flags, *files, "-o", str(tmp_path / "cases")], "building with sanitizers")
-    ended = subprocess.run([str(tmp_path / "cases")], capture_output=True, text=True, timeout=120)
-    assert ended.stdout == "failed 0\n", ended.stderr[:2000]
-
-
-def heap_program(found: list[Case]) -> str:
-    """The harness' program with every buffer from malloc instead of one array."""
-    text = program_text(found).replace(
-        '#include "harness.h"', '#include "harness.h"\n#include <stdlib.h>\n#include <string.h>', 1
-    )
-    for number, case in enumerate(found):
-        places = case.places()
-        names = [*(f"in{i}" for i in range(len(case.inputs))), "out"] + (["scratch"] if case.code.scratch_bytes else [])
-        sizes = [*(x.size for x in case.inputs), case.expected.size, case.code.scratch_bytes]
-        begin = text.index(f"    {case.code.function}(&k{number}_params")
-        end = text.index("\n", begin)
-        lines = [f"    int8_t *{name} = malloc({size});" for name, size in zip(names, sizes, strict=False)]
-        lines += [f"    memcpy(in{i}, input_{number}_{i}, {x.size});" for i, x in enumerate(case.inputs)]
-        lines += [f"    {case.code.function}(&k{number}_params, {', '.join(names)});"]
-        lines += [f"    memcpy(buffer + {places[len(case.inputs)]}, out, {case.expected.size});"]
-        lines += [f"    free({name});" for name in names]
-        text = text[:begin] + "\n".join(lines) + text[end:]
-    return text
+    run_sanitized(list(cases()), tmp_path)
