@@ -18,6 +18,7 @@ WINDOWED = ("Conv", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPoo
 """Operators that slide a window, or look at all of an image, and have a form for one dimension."""
 HEIGHT = 2
 """ONNX's axis that a signal [n, c, w] has not and an image [n, c, h, w] has."""
+REDUCING = ("ReduceMax", "ReduceMean", "ReduceSum")
 MAX_FACTORS = 4
 """Multiplications by constants that are peeled off one after another."""
 MAX_GATHERED = 65536
@@ -143,3 +144,27 @@ def _with_height(attribute: AttributeProto) -> AttributeProto:
         raise GraphError(f"{attribute.name} is {values[:8]} for a signal; expected {count} for one dimension")
     both = [0, values[0], 0, values[1]] if count == 2 else [1, *values]
     return helper.make_attribute(attribute.name, both)
+
+
+def dropped_later(node: NodeProto, rank: int, constants: Constants, fresh: Callable[[str], str]) -> Iterator[NodeProto] | None:
+    """A reduction whose axes are dropped by a Squeeze behind it, where what is left would not be in our order.
+
+    rank: of its input. None for reductions that are read as they are.
+    """
+    attributes = attributes_of(node)
+    given = constants.get(node.input[1]) if len(node.input) > 1 else np.array(attributes.get("axes", ()), np.int64)
+    if attributes.get("keepdims", 1) or given is None or not given.size or given.size > rank:
+        return None
+    axes = {int(axis) % rank for axis in given.reshape(-1).tolist()}
+    if rank - len(axes) != 4 and (rank != 4 or 1 in axes or {2, 3} <= axes):
+        return None
+    return _reduced_and_squeezed(node, sorted(axes), fresh)
+
+
+def _reduced_and_squeezed(node: NodeProto, axes: list[int], fresh: Callable[[str], str]) -> Iterator[NodeProto]:
+    name, kept = fresh("axes"), fresh("kept")
+    yield helper.make_node("Constant", [], [name], value=numpy_helper.from_array(np.array(axes, np.int64)))
+    whole = helper.make_node(node.op_type, node.input, [kept], node.name)
+    whole.attribute.extend(attribute for attribute in node.attribute if attribute.name != "keepdims")
+    yield whole
+    yield helper.make_node("Squeeze", [kept, name], node.output[:1])

@@ -11,7 +11,7 @@ from firmware_export.graph import Array, Graph, GraphError, Node, Quantization, 
 from firmware_export.model_file import shown
 from firmware_export.onnx_constants import unsigned
 from firmware_export.onnx_layout import onnx_shape, our_shape
-from firmware_export.onnx_patterns import WINDOWED, slices_of_gather, two_dimensional
+from firmware_export.onnx_patterns import REDUCING, WINDOWED, dropped_later, slices_of_gather, two_dimensional
 from firmware_export.onnx_qoperator import QOPERATORS, expanded
 from firmware_export.onnx_quantization import declared_shape
 from firmware_export.onnx_shapes import shape_behind
@@ -86,6 +86,8 @@ class FileValues:
             return slices_of_gather(node, self._constants, self._fresh)
         if node.op_type in WINDOWED and len(self._shape(first) or ()) == 3:
             return two_dimensional(node, self._fresh)
+        if node.op_type in REDUCING and (shape := self._shape(first)) is not None and len(shape) >= 4:
+            return dropped_later(node, len(shape), self._constants, self._fresh)
         return None
 
     def _known_shape(self, name: str) -> tuple[int, ...]:

@@ -199,10 +199,19 @@ def test_reduce_mean(axes: list[int], shape: tuple[int, ...]) -> None:
     assert_agrees(net.model(net.quantized(y, 1 / 500, -128, shape)))
 
 
-def test_reduce_mean_that_leaves_two_edges_of_an_image_is_refused() -> None:
+@pytest.mark.parametrize(("axis", "shape"), [(2, (1, 3, 5)), (3, (1, 3, 6)), (-2, (1, 3, 5))])
+def test_reduce_mean_that_leaves_an_edge_of_an_image_is_in_the_files_order(axis: int, shape: tuple[int, ...]) -> None:
     net = Qdq((1, 3, 6, 5), seed=1)
+    y = net.node("ReduceMean", [net.input(), net.constant(np.array([axis], np.int64))], keepdims=0)
+    graph = assert_agrees(net.model(net.quantized(y, 1 / 500, -128, shape)))
+    assert [node.op for node in graph.nodes] == ["mean", "reshape", "reshape", "transpose", "reshape"]
+
+
+def test_reduce_mean_of_five_dimensions_that_leaves_an_image() -> None:
+    net = Qdq((1, 3, 2, 6, 5), seed=1)
     y = net.node("ReduceMean", [net.input(), net.constant(np.array([2], np.int64))], keepdims=0)
-    refused(net, net.quantized(y, 1 / 500, -128, (1, 3, 5)), "without keepdims; supported")
+    x = net.quantized(y, 1 / 400, -128, (1, 3, 6, 5))
+    assert_agrees(net.model(net.conv(x, 4)), steps=2)
 
 
 def test_reduce_mean_over_axes_that_are_not_neighbours() -> None:
