@@ -30,6 +30,7 @@ from firmware_export.packing.trio_forms import NARROW, WIDE, Form, find_form
 from firmware_export.requantize import Int64
 
 MAX_PASSES = 64
+INSTRUCTIONS = {"v7m": (6.2, 60, 13, 150), "v6m": (10.3, 240, 27, 300)}
 
 
 @dataclass(frozen=True)
@@ -48,20 +49,26 @@ class Reading:
 
 
 def choose_reading(window: Window, weights: Int64) -> Reading:
-    """The one with the fewest passes in which the sums of weights [outputs, depth] fit.
+    """The one with the fewest passes in which the sums of weights [outputs, depth] fit, copied windows last.
 
     Raises:
         Unpackable: more than MAX_PASSES are needed.
     """
-    depth = weights.shape[1]
-    rows = window.kernel[0]
+    depth, rows = weights.shape[1], window.kernel[0]
     scattered = window.dilation[1] > 1 and window.kernel[1] > 1
-    for passes in range(1, min(MAX_PASSES, depth) + 1):
-        if depth % passes == 0 and all(fits(part) for part in np.split(weights, passes, axis=1)):
-            if not scattered and rows % passes == 0:
-                return Reading(passes, rows // passes, depth // rows, gathered=False)
-            return Reading(passes, 1, depth // passes, gathered=scattered or rows > 1)
-    raise Unpackable(f"the sums need more than {MAX_PASSES} passes")
+    enough = [
+        passes
+        for passes in range(1, min(MAX_PASSES, depth) + 1)
+        if depth % passes == 0 and all(fits(part) for part in np.split(weights, passes, axis=1))
+    ]
+    for passes in enough:
+        if not scattered and rows == 1:
+            return Reading(passes, 1, depth // passes, gathered=False)
+        if not scattered and rows % passes == 0:
+            return Reading(passes, rows // passes, depth // rows, gathered=False)
+    if not enough:
+        raise Unpackable(f"the sums need more than {MAX_PASSES} passes")
+    return Reading(enough[0], 1, depth // enough[0], gathered=True)
 
 
 def conv2d_code(
@@ -113,6 +120,7 @@ def conv2d_code(
         summary=f"{window.summary()}, {'x'.join(map(str, (*window.size, window.channels)))} -> "
         f"{'x'.join(map(str, (*window.output, outputs)))}, {kernel.removeprefix('nn_conv2d_').replace('_', ' ')}",
         distances=(distance(window, outputs),),
+        instructions=_instructions(window, reading, outputs, core_class),
     )
 
 
@@ -152,6 +160,14 @@ def conv2d_layer(graph: Graph, node: Node, *, core_class: str) -> LayerCode:
     window = Window.of(node, x, (weights.shape[1], weights.shape[2]))
     stage = OutputStage.of(graph, node, outputs)
     return conv2d_code(window, weights.data, sums, x.zero_point, stage, core_class=core_class)
+
+
+def _instructions(window: Window, reading: Reading, outputs: int, core_class: str) -> int:
+    """About how many, to choose between kernels: of an element and a channel, of a channel, of an element, of six pixels."""
+    element, channel, expanded, rest = INSTRUCTIONS[core_class]
+    sixes = -(-window.output[0] * window.output[1] // PIXELS)
+    passes = reading.passes * (outputs * (element * reading.depth + channel) + expanded * reading.depth + rest)
+    return round(sixes * passes)
 
 
 def _scratch_bytes(window: Window, reading: Reading, outputs: int, *, is_wide: bool) -> int:

@@ -22,6 +22,8 @@ from firmware_export.requantize import Int64
 KERNEL = 3
 PLACES = 3
 PAIR_BYTES = 8
+INSTRUCTIONS = {"v7m": (57, 11, 250), "v6m": (155, 13, 400)}
+"""Of three outputs, of a pair, of what else a channel needs."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +72,10 @@ class Places:
         """All pairs."""
         return self.x_rows * self.x_columns * PAIR_BYTES
 
-    @property
-    def cost(self) -> int:
-        """About how many instructions a channel takes on a Cortex-M3, to choose between two ways."""
-        return self.rows * (57 * self.inner.outputs + 14) + self.x_rows * (11 * self.x_columns + 20)
+    def instructions(self, core_class: str = "v7m") -> int:
+        """About how many a channel takes, to choose between two ways or kernels."""
+        trio, pair, rest = INSTRUCTIONS[core_class]
+        return self.rows * (trio * self.inner.outputs + 14) + self.x_rows * (pair * self.x_columns + 20) + rest
 
     def image_rows(self) -> list[int]:
         """The row of the image that is the first row of pairs, in each place."""
@@ -124,16 +126,19 @@ def choose_places(window: Window) -> Places:
     usable = [way for way in ways if way.x_columns > way.inner.before]
     if not usable:
         raise Unpackable(f"padding {window.padding} before an image of {window.size}")
-    return min(usable, key=lambda way: way.cost)
+    return min(usable, key=Places.instructions)
 
 
-def depthwise_code(window: Window, weights: Array, bias: Int64, zero_point: int, stage: OutputStage) -> LayerCode:
+def depthwise_code(
+    window: Window, weights: Array, bias: Int64, zero_point: int, stage: OutputStage, *, core_class: str
+) -> LayerCode:
     """The call of a kernel of depthwise_trio.c.
 
     Args:
         weights: int8 [1, 3, 3, channels].
         bias: [channels], at the scale of the sums, without the zero point.
         zero_point: of the input, int8 [1, h, w, channels].
+        core_class: "v7m" or "v6m", which run the same call.
     Raises:
         Unpackable: see choose_places, channels are multiplied, or no form is exact; the fallback is depthwise_conv2d.c.
     """
@@ -166,10 +171,11 @@ def depthwise_code(window: Window, weights: Array, bias: Int64, zero_point: int,
         summary=f"{window.summary()}, {'x'.join(map(str, (*window.size, channels)))} -> "
         f"{'x'.join(map(str, (*window.output, channels)))}, trio {kernel}",
         in_place=(True,),
+        instructions=channels * places.instructions(core_class),
     )
 
 
-def depthwise_layer(graph: Graph, node: Node) -> LayerCode:
+def depthwise_layer(graph: Graph, node: Node, *, core_class: str) -> LayerCode:
     """depthwise_code of a checked depthwise_conv2d node.
 
     Raises:
@@ -181,4 +187,5 @@ def depthwise_layer(graph: Graph, node: Node) -> LayerCode:
     bias = int32_bias(graph, node, outputs)
     sums = np.zeros(outputs, np.int64) if bias is None else bias.reshape(-1).astype(np.int64)
     window = Window.of(node, x, (weights.shape[1], weights.shape[2]))
-    return depthwise_code(window, weights.data, sums, x.zero_point, OutputStage.of(graph, node, outputs))
+    stage = OutputStage.of(graph, node, outputs)
+    return depthwise_code(window, weights.data, sums, x.zero_point, stage, core_class=core_class)

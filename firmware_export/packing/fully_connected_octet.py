@@ -70,6 +70,7 @@ def fully_connected_code(
         ),
         sources=("fully_connected_octet.c", "step_octet.c", "step_octet_v7m.c", "step_octet_v6m.c"),
         scratch_bytes=BYTES[core_class] * depth,
+        instructions=batches * outputs * (depth * 9 // 8 + 30) * (1 if core_class == "v7m" else 3),
         summary=f"{depth} -> {outputs}" + (f", {batches} times" if batches > 1 else "") + f", octet {kernel}",
     )
 

@@ -9,19 +9,26 @@
 
 typedef int32_t (*sum_form)(const nn_add_linear_params *params, int32_t a, int32_t b);
 
-static int32_t linear_sum(const nn_add_linear_params *params, int32_t a, int32_t b) {
-    const int32_t first = (int32_t)((int64_t)params->factor_0 * a >> 8);
-    const int32_t second = (int32_t)((int64_t)params->factor_1 * b >> 8);
-    return params->start + first + second;
+/* factor * x >> 8; ARMv6-M has no long multiplication. */
+static inline int32_t product(int32_t factor, int32_t x) {
+#if NN_V6M
+    return (factor >> 8) * x + ((factor & 0xff) * x >> 8);
+#else
+    return (int32_t)((int64_t)factor * x >> 8);
+#endif
 }
 
-static int32_t signed_sum(const nn_add_linear_params *params, int32_t a, int32_t b) {
+static inline int32_t linear_sum(const nn_add_linear_params *params, int32_t a, int32_t b) {
+    return params->start + product(params->factor_0, a) + product(params->factor_1, b);
+}
+
+static inline int32_t signed_sum(const nn_add_linear_params *params, int32_t a, int32_t b) {
     const int32_t sum = linear_sum(params, a, b);
     return sum - (int32_t)((uint32_t)sum >> 28) + params->rounding;
 }
 
-static void add_range(const nn_add_linear_params *params, const int8_t *input_0, const int8_t *input_1, int8_t *output,
-                      uint32_t begin, uint32_t end, sum_form form) {
+static inline void add_range(const nn_add_linear_params *params, const int8_t *input_0, const int8_t *input_1,
+                             int8_t *output, uint32_t begin, uint32_t end, sum_form form) {
     for (uint32_t i = begin; i < end; ++i) {
         const int32_t sum = form(params, input_0[i], input_1[i]) >> SHIFT;
         output[i] = (int8_t)(sum < INT8_MIN ? INT8_MIN : sum > INT8_MAX ? INT8_MAX : sum);

@@ -132,7 +132,7 @@ static void compute(work *w, const nn_trio_source *source, int8_t *output) {
 /* The value of a sum of all passes; packing/trio_forms.py with 8 fraction bits. */
 static int8_t value_of(const nn_conv2d_trio_params *params, uint32_t channel, int32_t sum) {
     if (params->form == NN_TRIO_RAW) {
-        return nn_output(&params->stage, channel, (uint32_t)sum);
+        return nn_output(&params->stage, channel, (uint32_t)sum + (uint32_t)params->constants[channel]);
     }
     const int32_t *constants = params->constants + 3u * channel;
     int32_t value = nn_multiply_high((int32_t)((uint32_t)sum << 8) + constants[0], constants[1]);
@@ -140,36 +140,48 @@ static int8_t value_of(const nn_conv2d_trio_params *params, uint32_t channel, in
     return nn_saturate(value >> params->shift);
 }
 
-/* The same with wide sums: the words of all channels, then the sums [channel][6] behind them. */
+/* The sums of a pass, of so many trios, to the others; is_first: there are no others. */
+static void add_sums(const uint32_t *words, uint32_t trios, int is_first, int32_t *sums) {
+    for (; trios > 0u; --trios, words += 2, sums += 3) {
+        int32_t three[3];
+        nn_trio_sums(words[0], words[1], three);
+        sums[0] = is_first ? three[0] : sums[0] + three[0];
+        sums[1] = is_first ? three[1] : sums[1] + three[1];
+        sums[2] = is_first ? three[2] : sums[2] + three[2];
+    }
+}
+
+/* The values of all channels of six pixels from their sums [channel][odd or even pixel][3]. */
+static void store_wide(const nn_conv2d_trio_params *params, const int32_t *sums, int8_t *output) {
+    const uint32_t step = params->outputs;
+    for (uint32_t channel = 0; channel < step; ++channel, sums += NN_TRIO_PIXELS, ++output) {
+        for (uint32_t odd = 0; odd < 2u; ++odd) {
+            int8_t *trio = output + odd * step;
+            trio[0] = value_of(params, channel, sums[3u * odd]);
+            trio[2u * step] = value_of(params, channel, sums[3u * odd + 1u]);
+            trio[4u * step] = value_of(params, channel, sums[3u * odd + 2u]);
+        }
+    }
+}
+
+/* The same with wide sums: the words of all channels, then the sums behind them. */
 static void compute_wide(work *w, const nn_trio_source *source, int8_t *output) {
     const nn_conv2d_trio_params *params = w->params;
     const uint32_t trios = 2u * params->outputs;
     uint32_t *words = (uint32_t *)(void *)(w->tail + round_up(NN_TRIO_PIXELS * params->outputs));
     int32_t *sums = (int32_t *)(void *)words + 2u * (trios + trios % 4u);
     nn_trio_source part = *source;
-    part.rows = params->rows;
+    w->block.form = NN_TRIO_RAW;
     for (uint32_t pass = 0; pass < params->passes; ++pass) {
         expand(w, &part);
         w->block.weights = (const int8_t *)params->weights + pass * params->pass_bytes;
         w->block.limit = (const int8_t *)w->block.weights + params->limit;
         w->block.output = (int8_t *)words;
-        w->block.form = NN_TRIO_RAW;
         w->step(&w->block);
-        for (uint32_t i = 0; i < trios; ++i) {
-            int32_t three[3];
-            nn_trio_sums(words[2u * i], words[2u * i + 1u], three);
-            for (uint32_t j = 0; j < 3u; ++j) {
-                sums[3u * i + j] = pass == 0u ? three[j] : sums[3u * i + j] + three[j];
-            }
-        }
+        add_sums(words, trios, pass == 0u, sums);
         part.pixel += part.rows * (part.row_bytes + part.gap);
     }
-    for (uint32_t channel = 0; channel < params->outputs; ++channel) {
-        for (uint32_t i = 0; i < NN_TRIO_PIXELS; ++i) {
-            const int32_t sum = *sums++ + (params->form == NN_TRIO_RAW ? params->constants[channel] : 0);
-            output[(2u * (i % 3u) + i / 3u) * params->outputs + channel] = value_of(params, channel, sum);
-        }
-    }
+    store_wide(params, sums, output);
 }
 
 typedef void (*computation)(work *w, const nn_trio_source *source, int8_t *output);
@@ -184,6 +196,18 @@ static void compute_inside(work *w, const cursor *at, uint32_t sixes, int8_t *ou
         source.pixel += NN_TRIO_PIXELS * w->pixel_step;
         output += NN_TRIO_PIXELS * params->outputs;
     }
+}
+
+/* Six pixels in one row by a copy of what lies under their windows together. */
+static void compute_strip(work *w, cursor *at, int8_t *output, computation all) {
+    const nn_conv2d_trio_params *params = w->params;
+    const nn_window *window = &params->window;
+    const uint32_t columns = (NN_TRIO_PIXELS - 1u) * window->stride_w + window->kernel_w;
+    const uint32_t gap = window->kernel_h > 1u ? columns * window->channels - params->row_bytes : 0u;
+    const nn_trio_source source = {w->patches, w->pixel_step, params->row_bytes, params->rows, gap};
+    nn_copy_patch(window, w->input, at->y, at->x, window->kernel_h, columns, params->fill, w->patches);
+    all(w, &source, output);
+    advance(at, window, NN_TRIO_PIXELS);
 }
 
 /* Six pixels by copies of their windows, wherever they lie; the last pixel again where there are no six left. */
@@ -212,12 +236,15 @@ static void convolve(work w, int8_t *output, computation all) {
     const nn_conv2d_trio_params *params = w.params;
     cursor at = first_pixel(&params->window);
     const uint32_t size = at.left * params->outputs;
+    const int has_strips = params->gathered == 0u && params->window.stride_w <= params->window.kernel_w;
     int8_t *next = output;
     while (at.left > 0u) {
         const uint32_t sixes = sixes_inside(&w, &at);
         if (sixes > 0u) {
             compute_inside(&w, &at, sixes, next, all);
             advance(&at, &params->window, NN_TRIO_PIXELS * sixes);
+        } else if (has_strips && at.column + NN_TRIO_PIXELS <= params->window.output_w) {
+            compute_strip(&w, &at, next, all);
         } else {
             compute_copied(&w, &at, next, all);
         }
