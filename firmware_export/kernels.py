@@ -18,6 +18,7 @@ from firmware_export.packing.conv2d_winograd import winograd_layer
 from firmware_export.packing.depthwise_planes import SCRATCH_LIMIT, depthwise_layer
 from firmware_export.packing.fully_connected_r256 import fully_connected_layer
 from firmware_export.packing.instructions import estimate
+from firmware_export.packing.plain_cores import PACKERS as PLAIN_CORES
 from firmware_export.packing.pools import fast_pool
 from firmware_export.planning.reach import with_reach
 from firmware_export.target import GOALS, PORTABLE, Target
@@ -57,6 +58,7 @@ _PACKERS: Mapping[tuple[str, str], Mapping[str, tuple[Packer, ...]]] = {
     ("dsp", "ram"): _DSP_WINOGRAD,
     ("dsp", "flash"): _DSP,
     **{("mve", goal): _MVE for goal in GOALS},
+    **{(core_class, goal): packers for core_class, packers in PLAIN_CORES.items() for goal in GOALS},
 }
 """(core class, goal) -> operator -> packers."""
 
