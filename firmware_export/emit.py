@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from firmware_export.c_text import array_definition, c_float, comment_text, packed_lines
 from firmware_export.graph import Graph, GraphError, Node, Tensor
 from firmware_export.operators import LayerCode, operator_of
 from firmware_export.plan import Plan
+from firmware_export.reserved_names import refuse_reserved
+from firmware_export.stored_constants import StoredConstants
 
 RUNTIME = Path(__file__).parent / "runtime"
 RUNTIME_VERSION = 1
@@ -40,8 +42,7 @@ def emit(graph: Graph, plan: Plan, name: str = "network", *, selftest: bool = Tr
     """
     if not NAME_PATTERN.fullmatch(name):
         raise GraphError(f"network name '{comment_text(name)}'; supported: {NAME_PATTERN.pattern}")
-    if (RUNTIME / f"{name}.h").is_file():
-        raise GraphError(f"network name '{name}' is that of a file of the runtime; choose another (firmware_export.name=...)")
+    refuse_reserved(name)
     if graph.arithmetic not in ARITHMETICS:
         raise GraphError(f"arithmetic '{graph.arithmetic}'; supported: {', '.join(ARITHMETICS)}")
     layers = plan.codes
@@ -130,14 +131,15 @@ nn_status {name}_selftest(void *activations);
 
 def _source(graph: Graph, plan: Plan, name: str, layers: Sequence[LayerCode], selftest: bool) -> str:
     headers = sorted({f"{layer.sources[0].removesuffix('.c')}.h" for layer in layers if layer.sources})
+    params = _params(name, layers)
     if any("nn_output_float32" in layer.fields.values() for layer in layers):
         headers.append("requantize_float32.h")
     return SOURCE.format(
         notice=NOTICE,
         includes="\n".join(f'#include "{header}"' for header in headers),
         name=name,
-        params="\n\n".join(_params(name, place, layer) for place, layer in enumerate(layers) if layer.function),
-        calls="\n".join(_call(graph, plan, name, place, layer) for place, layer in enumerate(layers)),
+        params="\n\n".join(dict.fromkeys(params.values())),
+        calls="\n".join(_call(graph, plan, name, place, layer, params) for place, layer in enumerate(layers)),
         inputs=_tensor_table(graph, plan, graph.inputs),
         outputs=_tensor_table(graph, plan, graph.outputs),
         hash=textwrap.fill(", ".join(f"0x{byte:02x}" for byte in bytes.fromhex(graph.hash())), 100).replace(
@@ -203,26 +205,34 @@ const nn_network {name}_network = {{
 """
 
 
-def _params(name: str, place: int, layer: LayerCode) -> str:
-    """The parameter struct of one layer, its constants named."""
-    fields = []
-    for field, text in layer.fields.items():
-        for constant in layer.constants:
-            text = text.replace(f"{{{constant.suffix}}}", f"{name}_{place}_{constant.suffix}")
-        fields.append(f".{field} = {text}")
-    body = "\n".join(packed_lines(fields))
-    return f"static const {layer.params_type} {name}_{place}_params = {{\n{body}\n}};"
+def _params(name: str, layers: Sequence[LayerCode]) -> dict[int, str]:
+    """Layer index -> definition of its parameter struct, its constants named; layers with the same parameters share one."""
+    constants = StoredConstants.of(layers)
+    first: dict[str, int] = {}
+    found = {}
+    for place, layer in enumerate(layers):
+        fields = []
+        for field, text in layer.fields.items():
+            for constant in layer.constants:
+                text = text.replace(f"{{{constant.suffix}}}", constants.identifier(name, place, constant.suffix))
+            fields.append(f".{field} = {text}")
+        body = "\n".join(packed_lines(fields))
+        owner = first.setdefault(f"{layer.params_type} {body}", place)
+        if layer.function:
+            found[place] = f"static const {layer.params_type} {name}_{owner}_params = {{\n{body}\n}};"
+    return found
 
 
-def _call(graph: Graph, plan: Plan, name: str, place: int, layer: LayerCode) -> str:
+def _call(graph: Graph, plan: Plan, name: str, place: int, layer: LayerCode, params: Mapping[int, str]) -> str:
     """The comment, call and observation of one layer."""
     node = graph.nodes[place]
     offsets = [plan.offsets[index] for index in (*graph.activation_inputs(node), *node.outputs)]
     if layer.scratch_bytes > 0:
         offsets.append(plan.scratch[place])
-    arguments = ", ".join([f"&{name}_{place}_params", *(f"a + {offset}" for offset in offsets)])
     lines = [f"    /* {place}: {_describe(graph, node, layer)}{'' if layer.function else '; nothing to move'} */"]
     if layer.function:
+        owner = params[place].split(" = ", 1)[0].rsplit(" ", 1)[1]
+        arguments = ", ".join([f"&{owner}", *(f"a + {offset}" for offset in offsets)])
         lines.append(f"    {layer.function}({arguments});")
     for output, index in enumerate(node.outputs):
         lines.append("    if (observer != 0) {")
@@ -253,9 +263,8 @@ def _tensor_fields(tensor: Tensor, offset: int) -> str:
 
 def _data_header(name: str, layers: Sequence[LayerCode]) -> str:
     declarations = "".join(
-        f"extern {array_definition(constant.data, f'{name}_{place}_{constant.suffix}', declare=True)}\n"
-        for place, layer in enumerate(layers)
-        for constant in layer.constants
+        f"extern {array_definition(constant.data, identifier, declare=True)}\n"
+        for identifier, constant in StoredConstants.of(layers).arrays(name)
     )
     text = DATA_HEADER.format(notice=NOTICE, upper=name.upper(), declarations=declarations)
     return text if declarations else text.replace("\n\n\n", "\n\n")
@@ -281,9 +290,8 @@ DATA_HEADER = """\
 def _data_source(name: str, layers: Sequence[LayerCode]) -> str:
     attribute = f"{name.upper()}_DATA_ATTRIBUTE"
     arrays = [
-        array_definition(constant.data, f"{name}_{place}_{constant.suffix}", attribute)
-        for place, layer in enumerate(layers)
-        for constant in layer.constants
+        array_definition(constant.data, identifier, attribute)
+        for identifier, constant in StoredConstants.of(layers).arrays(name)
     ]
     return f'/* {NOTICE} */\n#include "{name}_data.h"\n' + "".join(f"\n{array}\n" for array in arrays)
 

@@ -13,6 +13,7 @@ from firmware_export.passes import simplify
 from firmware_export.plan import plan
 from firmware_export.report import network_info, report_text
 from firmware_export.selftest import known_answers, selftest_source, verify
+from firmware_export.striping import striped
 from firmware_export.target import Target
 from firmware_export.write_tflite import write_tflite
 from recipes.artifacts import write_bytes_atomic, write_json_atomic, write_text_atomic
@@ -20,7 +21,7 @@ from recipes.recipe import FirmwareExportSection
 
 
 def load_graph(model: Path, section: FirmwareExportSection) -> Graph:
-    """The simplified graph of a .onnx or .tflite file, under the recipe's arithmetic and name.
+    """The simplified graph of a .onnx or .tflite file, striped where that pays, under the recipe's arithmetic and name.
 
     Raises:
         GraphError: damaged, or not supported.
@@ -29,7 +30,8 @@ def load_graph(model: Path, section: FirmwareExportSection) -> Graph:
 
 
 def _simplified(original: Graph, section: FirmwareExportSection) -> Graph:
-    return replace(simplify(original), name=section.name).with_arithmetic(section.arithmetic)
+    graph = replace(simplify(original), name=section.name).with_arithmetic(section.arithmetic)
+    return striped(graph, section.optimize)
 
 
 def export_model(model: Path, folder: Path, section: FirmwareExportSection, target: Target) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from firmware_export.board import BOARDS, Board
 from firmware_export.graph import Graph
 from firmware_export.hostlib import RUNTIME, runtime_files
 from firmware_export.plan import Plan
+from firmware_export.stored_constants import stored_bytes
 from firmware_export.target import CORE_CLASSES
 
 FIRMWARE_SOURCES = ("main.c", "startup.c", "memory.c", "stm32_board.c")
@@ -68,7 +69,7 @@ def estimate(graph: Graph, plan: Plan, board: Board, vectors: int) -> Fit:
         plan: for the board's core.
         vectors: known answers in the image (firmware_export.selftest_vectors).
     """
-    constants = sum(constant.data.nbytes for code in plan.codes for constant in code.constants)
+    constants = stored_bytes(plan.codes)
     answers = vectors * sum(graph.tensors[index].nbytes for index in graph.outputs)
     flash = RegionNeed(board.code.name, constants + answers + _code_bytes(plan, board), board.code.size)
     ring = 0 if board.uart is None else board.uart.ring

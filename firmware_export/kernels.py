@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 
-from firmware_export.graph import Graph, Node
+from firmware_export.graph import ABSENT, Graph, Node
 from firmware_export.operators import LayerCode, operator_of
 from firmware_export.packing import Unpackable, add_mve, conv2d_mve, depthwise_mve, fully_connected_mve
 from firmware_export.packing.add_linear import add_layer
@@ -28,9 +28,10 @@ Packer = Callable[[Graph, Node], LayerCode]
 
 WINOGRAD_SCRATCHES = (26_000, 16_000, 12_000, 9000, 6000, 4000)
 """Bytes; beyond the first larger blocks hardly save instructions."""
-DEPTHWISE_SCRATCHES = (SCRATCH_LIMIT, 4096, 2048, 1024, 0)
-PORTABLE_INSTRUCTIONS = {"mac": 8, "element": 20}
-"""About how many the operators' own C executes for a product and for an output."""
+DEPTHWISE_SCRATCHES = (SCRATCH_LIMIT, 6144, 4608, 3584, 2560, 1536, 1024, 512, 0)
+PORTABLE_INSTRUCTIONS = {"mac": 8, "element": 20, "moved": 2}
+"""About how many the operators' own C executes for a product, for an output, and for one that is only moved."""
+MOVING = ("reshape", "strided_slice", "split", "unpack", "concatenation", "pack")
 
 _DSP: Mapping[str, tuple[Packer, ...]] = {
     "conv2d": tuple(partial(conv2d_layer, border_limit=limit) for limit in (BORDER_LIMIT, 0)),
@@ -75,9 +76,28 @@ def node_options(graph: Graph, node: Node, target: Target) -> list[LayerCode]:
     return [_rated(graph, node, with_reach(graph, node, code), place) for place, code in enumerate(packed)]
 
 
-def kernel_options(graph: Graph, target: Target) -> list[list[LayerCode]]:
-    """node_options of every node, in order."""
-    return [node_options(graph, node, target) for node in graph.nodes]
+Known = dict[tuple[object, ...], list[LayerCode]]
+"""The options of nodes by everything they depend on; for graphs that share their constants, under one target."""
+
+
+def kernel_options(graph: Graph, target: Target, known: Known | None = None) -> list[list[LayerCode]]:
+    """node_options of every node, in order. known: of graphs before, which must still exist; new ones are added."""
+    known = {} if known is None else known
+    found = []
+    for node in graph.nodes:
+        key = _key(graph, node)
+        if key not in known:
+            known[key] = node_options(graph, node, target)
+        found.append(known[key])
+    return found
+
+
+def _key(graph: Graph, node: Node) -> tuple[object, ...]:
+    tensors = [graph.tensors[index] for index in (*node.inputs, *node.outputs) if index != ABSENT]
+    values = ((t.shape, t.dtype, t.quantization, None if t.data is None else id(t.data)) for t in tensors)
+    repeats = tuple((*node.inputs, *node.outputs).index(index) for index in node.inputs)
+    absent = tuple(index == ABSENT for index in node.inputs)
+    return (node.op, tuple(sorted(node.attributes.items())), tuple(values), repeats, absent)
 
 
 def _packed(graph: Graph, node: Node, packers: Iterable[Packer]) -> Iterator[LayerCode]:
@@ -95,5 +115,6 @@ def _rated(graph: Graph, node: Node, code: LayerCode, rank: int = 0) -> LayerCod
         return replace(code, instructions=known)
     elements = sum(graph.tensors[index].elements for index in node.outputs)
     macs = operator_of(node).macs(graph, node)
-    count = PORTABLE_INSTRUCTIONS["mac"] * macs + PORTABLE_INSTRUCTIONS["element"] * elements
+    kind = "moved" if node.op in MOVING else "element"
+    count = PORTABLE_INSTRUCTIONS["mac"] * macs + PORTABLE_INSTRUCTIONS[kind] * elements
     return replace(code, instructions=max(count, 20) * (20 + rank) // 20)

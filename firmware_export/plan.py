@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from firmware_export.graph import Graph
-from firmware_export.kernels import kernel_options
+from firmware_export.kernels import Known, kernel_options
 from firmware_export.operators import LayerCode
 from firmware_export.planning.blocks import GRANULE, build_problem
 from firmware_export.planning.choice import choose
@@ -57,10 +57,13 @@ class Plan:
     places: tuple[Place, ...] = ()
 
 
-def plan(graph: Graph, target: Target = Target()) -> Plan:  # noqa: B008 (frozen)
-    """Kernels and a memory plan for a graph that `check` has passed. The same graph and target give the same plan."""
+def plan(graph: Graph, target: Target = Target(), known: Known | None = None) -> Plan:  # noqa: B008 (frozen)
+    """Kernels and a memory plan for a graph that `check` has passed. The same graph and target give the same plan.
+
+    known: see kernels.kernel_options.
+    """
     lives = Lives.of(graph)
-    options = kernel_options(graph, target)
+    options = list(kernel_options(graph, target, known))
     for place in lives.views:
         options[place] = [moved_nothing(options[place][0])]
     chosen = choose(graph, lives, options, target.optimize)

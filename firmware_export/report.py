@@ -9,6 +9,7 @@ from firmware_export.model_file import shown
 from firmware_export.operators import operator_of
 from firmware_export.plan import Place, Plan
 from firmware_export.plan_text import plan_text
+from firmware_export.stored_constants import StoredConstants
 
 INFO_VERSION = 1
 
@@ -19,7 +20,8 @@ def network_info(graph: Graph, plan: Plan, name: str) -> dict[str, Any]:
     Sizes are bytes, offsets count from the start of the activation buffer, shapes are NHWC. weights_bytes are the model's
     constants, constants_bytes what the generated C stores for them (multipliers included).
     """
-    layers = [_layer(graph, plan, place) for place in range(len(graph.nodes))]
+    constants = StoredConstants.of(plan.codes)
+    layers = [_layer(graph, plan, place, constants) for place in range(len(graph.nodes))]
     return {
         "version": INFO_VERSION,
         "name": name,
@@ -93,7 +95,7 @@ def _edge(tensor: Tensor, offset: int) -> dict[str, Any]:
     }
 
 
-def _layer(graph: Graph, plan: Plan, place: int) -> dict[str, Any]:
+def _layer(graph: Graph, plan: Plan, place: int, stored: StoredConstants) -> dict[str, Any]:
     node = graph.nodes[place]
     operator = operator_of(node)
     code = plan.codes[place]
@@ -108,7 +110,7 @@ def _layer(graph: Graph, plan: Plan, place: int) -> dict[str, Any]:
         "output_bytes": sum(graph.tensors[index].nbytes for index in node.outputs),
         "macs": operator.macs(graph, node),
         "weights_bytes": sum(tensor.nbytes for tensor in constants),
-        "constants_bytes": sum(constant.data.nbytes for constant in code.constants),
+        "constants_bytes": stored.layer_bytes(place),
         "scratch_bytes": code.scratch_bytes,
         "scratch_offset": plan.scratch.get(place),
     }

@@ -25,6 +25,7 @@ from firmware_export.operators import operator_of
 from firmware_export.plan import plan
 from firmware_export.progress import progress
 from firmware_export.simulate import simulate
+from firmware_export.stored_constants import stored_bytes
 from firmware_export.target import Target
 from firmware_export.toolchain import Toolchain, arm_toolchain, host_toolchain
 from host_tools.bench_image import CORES, NAME, BenchImage, build_bench_image
@@ -228,7 +229,7 @@ def host_row(model: BenchModel, goal: str) -> Row:
         arithmetic=model.graph.arithmetic,
         optimize=goal,
         macs=model.macs,
-        weights_bytes=sum(constant.data.nbytes for code in layout.codes for constant in code.constants),
+        weights_bytes=stored_bytes(layout.codes),
         activation_bytes=layout.size,
         macs_per_second=model.macs / seconds,
         exact=_same(network.run(*inputs), expected),

@@ -21,6 +21,8 @@ SCRATCH_LIMIT = 8192
 """Bytes of scratch beyond which larger bands hardly save instructions."""
 WIDE_PITCH = 256
 _UNIT = 256
+KEPT_FORMS = 32
+_FORMS: dict[tuple[object, ...], LinearForm] = {}
 
 
 def depthwise_code(
@@ -81,9 +83,15 @@ def depthwise_code(
 
 
 def _linear(stage: Stage, shifts: tuple[int, ...]) -> LinearForm:
-    """The linear form with the fewest channels that have none."""
-    forms = [linear_form(stage, shift, partial=True) for shift in shifts]
-    return min(forms, key=lambda form: int(np.count_nonzero(form.factor == 0)))
+    """The linear form with the fewest channels that have none; kept, because a node is packed in many layouts."""
+    numbers = (stage.multiplier, stage.shift, stage.low, stage.high, *(() if stage.scale is None else (stage.scale,)))
+    key = (shifts, stage.zero_point, *(values.tobytes() for values in numbers))
+    if key not in _FORMS:
+        forms = [linear_form(stage, shift, partial=True) for shift in shifts]
+        if len(_FORMS) >= KEPT_FORMS:
+            _FORMS.clear()
+        _FORMS[key] = min(forms, key=lambda form: int(np.count_nonzero(form.factor == 0)))
+    return _FORMS[key]
 
 
 def depthwise_layer(

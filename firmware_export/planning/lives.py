@@ -116,7 +116,7 @@ def _parents(graph: Graph) -> tuple[dict[int, tuple[int, int]], frozenset[int]]:
         found = None
         if node.op == "reshape" and node.inputs[0] in known:
             found = {node.outputs[0]: (node.inputs[0], 0)}
-        elif node.op in DIVIDING and node.inputs[0] in known:
+        elif node.op in DIVIDING and node.inputs[0] in known and not _is_only_joined(graph, node):
             found = _divided(graph, node)
         elif node.op in JOINING:
             found = _joined(graph, node, parents)
@@ -124,6 +124,12 @@ def _parents(graph: Graph) -> tuple[dict[int, tuple[int, int]], frozenset[int]]:
             parents |= found
             views.add(place)
     return parents, frozenset(views)
+
+
+def _is_only_joined(graph: Graph, node: Node) -> bool:
+    """Whether all outputs are only parts of something joined: copied there, they leave the join nothing to do."""
+    readers = [reader for reader in graph.nodes if set(reader.inputs) & set(node.outputs)]
+    return len(readers) == 1 and readers[0].op in JOINING and not set(node.outputs) & set(graph.outputs)
 
 
 def _divided(graph: Graph, node: Node) -> dict[int, tuple[int, int]] | None:

@@ -43,8 +43,25 @@ def _distances(graph: Graph, node: Node, code: LayerCode) -> Distances:
         return tuple(0 if tensor.elements == output.elements else None for tensor in inputs)
     if code.function == "nn_dequantize":
         return (max(0, 3 * (output.elements - 1)),)
+    if code.function == "nn_strided_slice":
+        return (_copied_piece(graph, node),)
     found = WINDOWED.get(code.function)
     return (found(graph, node),) if found is not None else ()
+
+
+def _copied_piece(graph: Graph, node: Node) -> int | None:
+    """One piece of the input is copied: it must not overlap its copy. None for more pieces."""
+    x, y = graph.tensors[node.inputs[0]], graph.tensors[node.outputs[0]]
+    begin, size = node.integers("begin"), node.integers("size")
+    whole = [count == n and first == 0 for first, count, n in zip(begin, size, x.shape, strict=True)]
+    outer = next((axis for axis, count in enumerate(size) if count > 1), len(size) - 1)
+    if not all(whole[outer + 1 :]) or any(step != 1 for step in node.integers("stride")):
+        return None
+    row = x.nbytes // x.elements
+    place = 0
+    for first, n in zip(begin, x.shape, strict=True):
+        place = place * n + first
+    return y.nbytes - place * row
 
 
 def _convolution(graph: Graph, node: Node) -> int:

@@ -9,36 +9,6 @@ static const nn_relu_params hostile_names_0_params = {
     .max = 100,
 };
 
-static const nn_relu_params hostile_names_1_params = {
-    .size = 5, .multiplier = 1073741824, .shift = 1, .input_zero_point = 0, .output_zero_point = 0, .min = -100,
-    .max = 100,
-};
-
-static const nn_relu_params hostile_names_2_params = {
-    .size = 5, .multiplier = 1073741824, .shift = 1, .input_zero_point = 0, .output_zero_point = 0, .min = -100,
-    .max = 100,
-};
-
-static const nn_relu_params hostile_names_3_params = {
-    .size = 5, .multiplier = 1073741824, .shift = 1, .input_zero_point = 0, .output_zero_point = 0, .min = -100,
-    .max = 100,
-};
-
-static const nn_relu_params hostile_names_4_params = {
-    .size = 5, .multiplier = 1073741824, .shift = 1, .input_zero_point = 0, .output_zero_point = 0, .min = -100,
-    .max = 100,
-};
-
-static const nn_relu_params hostile_names_5_params = {
-    .size = 5, .multiplier = 1073741824, .shift = 1, .input_zero_point = 0, .output_zero_point = 0, .min = -100,
-    .max = 100,
-};
-
-static const nn_relu_params hostile_names_6_params = {
-    .size = 5, .multiplier = 1073741824, .shift = 1, .input_zero_point = 0, .output_zero_point = 0, .min = -100,
-    .max = 100,
-};
-
 static void hostile_names_layers(int8_t *a, nn_observer observer, void *context) {
     /* 0: relu -100..100, 5; line_end */
     nn_relu(&hostile_names_0_params, a + 0, a + 0);
@@ -46,32 +16,32 @@ static void hostile_names_layers(int8_t *a, nn_observer observer, void *context)
         observer(context, 0u, 0u, a + 0, 5u);
     }
     /* 1: relu -100..100, 5; quote__ */
-    nn_relu(&hostile_names_1_params, a + 0, a + 0);
+    nn_relu(&hostile_names_0_params, a + 0, a + 0);
     if (observer != 0) {
         observer(context, 1u, 0u, a + 0, 5u);
     }
     /* 2: relu -100..100, 5; __/__/_trigraph */
-    nn_relu(&hostile_names_2_params, a + 0, a + 0);
+    nn_relu(&hostile_names_0_params, a + 0, a + 0);
     if (observer != 0) {
         observer(context, 2u, 0u, a + 0, 5u);
     }
     /* 3: relu -100..100, 5; Ger_t/__ */
-    nn_relu(&hostile_names_3_params, a + 0, a + 0);
+    nn_relu(&hostile_names_0_params, a + 0, a + 0);
     if (observer != 0) {
         observer(context, 3u, 0u, a + 0, 5u);
     }
     /* 4: relu -100..100, 5; int */
-    nn_relu(&hostile_names_4_params, a + 0, a + 0);
+    nn_relu(&hostile_names_0_params, a + 0, a + 0);
     if (observer != 0) {
         observer(context, 4u, 0u, a + 0, 5u);
     }
     /* 5: relu -100..100, 5; xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx */
-    nn_relu(&hostile_names_5_params, a + 0, a + 0);
+    nn_relu(&hostile_names_0_params, a + 0, a + 0);
     if (observer != 0) {
         observer(context, 5u, 0u, a + 0, 5u);
     }
     /* 6: relu -100..100, 5 */
-    nn_relu(&hostile_names_6_params, a + 0, a + 0);
+    nn_relu(&hostile_names_0_params, a + 0, a + 0);
     if (observer != 0) {
         observer(context, 6u, 0u, a + 0, 5u);
     }

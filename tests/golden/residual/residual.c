@@ -30,7 +30,7 @@ static const nn_conv2d_params residual_2_params = {
     .window.kernel_h = 3, .window.kernel_w = 3, .window.stride_h = 1, .window.stride_w = 1, .window.dilation_h = 1,
     .window.dilation_w = 1, .window.padding_top = 1, .window.padding_left = 1, .dense.weights = residual_2_weights,
     .dense.bias = residual_2_bias, .dense.stage.multipliers = residual_2_multipliers,
-    .dense.stage.shifts = residual_2_shifts, .dense.stage.zero_point = -3, .dense.stage.min = -128,
+    .dense.stage.shifts = residual_1_shifts, .dense.stage.zero_point = -3, .dense.stage.min = -128,
     .dense.stage.max = 127, .dense.depth = 36, .dense.outputs = 4, .fill = -3,
 };
 

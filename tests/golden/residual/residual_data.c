@@ -56,10 +56,6 @@ const int32_t residual_2_multipliers[4] RESIDUAL_DATA_ATTRIBUTE = {
     1809225580, 1990148172, 1085535382, 1175996678,
 };
 
-const int8_t residual_2_shifts[4] RESIDUAL_DATA_ATTRIBUTE = {
-    -10, -10, -9, -9,
-};
-
 const int8_t residual_5_weights[12] RESIDUAL_DATA_ATTRIBUTE = {
     118, -76, -120, 124, 44, 66, 80, -36, 93, 36, 37, -30,
 };

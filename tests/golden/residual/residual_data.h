@@ -20,7 +20,6 @@ extern const int8_t residual_1_shifts[4];
 extern const int8_t residual_2_weights[144];
 extern const int32_t residual_2_bias[4];
 extern const int32_t residual_2_multipliers[4];
-extern const int8_t residual_2_shifts[4];
 extern const int8_t residual_5_weights[12];
 extern const int32_t residual_5_bias[3];
 extern const int32_t residual_5_multipliers[3];

@@ -42,7 +42,7 @@ static const nn_average_pool2d_params separable_3_params = {
 
 static const nn_fully_connected_params separable_5_params = {
     .dense.weights = separable_5_weights, .dense.bias = separable_5_bias,
-    .dense.stage.multipliers = separable_5_multipliers, .dense.stage.shifts = separable_5_shifts,
+    .dense.stage.multipliers = separable_5_multipliers, .dense.stage.shifts = separable_0_shifts,
     .dense.stage.zero_point = 7, .dense.stage.min = -128, .dense.stage.max = 127, .dense.depth = 12, .dense.outputs = 4,
     .batches = 1,
 };

@@ -65,10 +65,6 @@ const int32_t separable_5_multipliers[4] SEPARABLE_DATA_ATTRIBUTE = {
     1566835286, 1566835286, 1566835286, 1566835286,
 };
 
-const int8_t separable_5_shifts[4] SEPARABLE_DATA_ATTRIBUTE = {
-    -9, -9, -9, -9,
-};
-
 const int32_t separable_6_exponentials[2] SEPARABLE_DATA_ATTRIBUTE = {
     2147483647, 922,
 };

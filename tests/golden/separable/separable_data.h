@@ -24,7 +24,6 @@ extern const int8_t separable_2_shifts[6];
 extern const int8_t separable_5_weights[48];
 extern const int32_t separable_5_bias[4];
 extern const int32_t separable_5_multipliers[4];
-extern const int8_t separable_5_shifts[4];
 extern const int32_t separable_6_exponentials[2];
 
 #endif
