@@ -162,12 +162,12 @@ def _stored(graph: Graph, node: Node, low: Int64, high: Int64, safe: Mask) -> In
 
 
 def _folds(graph: Graph, node: Node, facts: SumFacts) -> bool:
-    """Whether the bias stays in int32 whichever fixed columns are added to it."""
+    """Whether every bias that is not replaced by a constant sum stays in int32 whichever fixed columns are added to it."""
     if not facts.fixed.any():
         return True
     weights = weights_of(graph, node).astype(np.int64)
     most = np.abs(bias_of(graph, node, weights.shape[0])) + np.abs(weights * facts.values).sum(1)
-    return int(most.max()) < SAFE_SUM
+    return int(most[~facts.constant].max(initial=0)) < SAFE_SUM
 
 
 def _nothing_fixed(facts: SumFacts) -> SumFacts:

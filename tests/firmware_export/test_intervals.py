@@ -104,7 +104,18 @@ def test_sums_that_may_wrap_around_can_be_anything() -> None:
     free = replace(graph, nodes=[replace(graph.nodes[0], attributes={"clamp": NONE})])  # TFLite has no such clamp
     found = reached(free, product((-128, 0, 127), repeat=3))
     assert found.low[0, 0] == -128 and found.high[0, 0] == 127, "it does happen"
-    assert not intervals(graph).sums[0].constant[0] and not intervals(graph).sums[0].fixed.any()
+
+
+def test_nothing_is_known_of_sums_that_may_wrap_around() -> None:
+    """A clamp to one value makes the output constant, but there is no bias that stands for it; known products stay products."""
+    build = Build(6)
+    x = build.activation((1, 3), 0.05, 0)
+    graph = build.graph(x, build.fully_connected(limited(build, x, (9, 9)), 2))
+    assert intervals(graph).sums[1].fixed.all() and intervals(graph).sums[1].constant.all()
+    bias = graph.tensors[graph.nodes[1].inputs[2]]
+    bias.data[0] = 2**31 - 1  # type: ignore[index]
+    graph.nodes[1].attributes["clamp"] = (5, 5)
+    assert not intervals(graph).sums[1].fixed.any() and intervals(graph).sums[1].constant.tolist() == [False, True]
 
 
 def test_left_shifts_that_may_wrap_around_can_be_anything() -> None:
@@ -239,9 +250,14 @@ def test_monotone_operators_are_monotone() -> None:
     assert checked >= 5
 
 
-def test_a_mean_with_a_scale_that_may_wrap_around_can_be_anything() -> None:
+@pytest.mark.parametrize("op, scale", [("sum", 2.0**-20), ("mean", 2.0**-28)])
+def test_sums_of_images_with_scales_that_may_wrap_around_can_be_anything(op: str, scale: float) -> None:
+    """1,024 pixels of -128 are -2^17, which a left shift by 20 makes 0: the lowest input does not give the lowest output."""
     build = Build()
-    x = build.activation((1, 40, 40, 1), 1.0, 0)
-    y = build.activation((1, 1), 1e-4, 0)
-    graph = build.graph(x, build.node("mean", (x,), y, axes=(1, 2), keep_dims=0))
-    assert interval_of(graph).low.min() == -128 and interval_of(graph).high.max() == 127
+    x = build.activation((1, 32, 32, 1), 1.0, 0)
+    y = build.activation((1, 1), scale, 0)
+    graph = build.graph(x, build.node(op, (x,), y, axes=(1, 2), keep_dims=0))
+    interval = interval_of(graph)
+    assert (interval.low.min(), interval.high.max()) == (-128, 127)
+    found = reached(graph, [np.full(1024, -128), np.eye(32).ravel() * -1, np.eye(32).ravel()])
+    assert (found.low.min(), found.high.max()) == (-128, 127)

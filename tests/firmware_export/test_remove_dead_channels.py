@@ -14,6 +14,7 @@ from oracles import tflite_micro
 from firmware_export.check import check
 from firmware_export.graph import ABSENT, Graph, Node, Quantization, Tensor
 from firmware_export.passes import simplify
+from firmware_export.passes._intervals import intervals
 from firmware_export.passes.remove_dead_channels import remove_dead_channels
 from firmware_export.passes.remove_unused import remove_unused
 from firmware_export.write_tflite import write_tflite
@@ -251,6 +252,20 @@ def test_a_side_that_is_constant_becomes_a_constant_operand() -> None:
     assert constant(result, 1, 1).reshape(-1).tolist() == [-3, 0, 40, 127]
 
 
+def test_a_side_may_vary_where_it_does_not_count() -> None:
+    """Channel 1 of the constant side is not constant, and nobody reads it behind the sum."""
+    build = Build(6)
+    x = build.activation((1, 4, 4, 3), 0.05, 4, "image")
+    one, other = build.conv(x, 3, kernel=1), build.conv(x, 3)
+    for channel in (0, 2):
+        fix_channel(build, channel, 20)
+    total = build.node("add", (other, one), build.activation((1, 4, 4, 3), 2.0, -9), clamp=NONE)
+    graph = build.graph(x, build.conv(total, 2, kernel=1))
+    constant(graph, 3, 1)[..., 1] = 0
+    result = passed(graph)
+    assert [node.op for node in result.nodes] == ["conv2d", "add", "conv2d"] and shapes(result)[0] == (1, 4, 4, 2)
+
+
 def test_a_constant_that_differs_from_pixel_to_pixel_stays_computed() -> None:
     """A constant channel through a convolution with padding is a frame: constant, but no row of constants."""
     build = Build(6)
@@ -438,19 +453,45 @@ def test_a_layer_without_bias_stays_so_if_nothing_is_added() -> None:
     assert passed(graph).nodes[1].inputs[2] == ABSENT
 
 
-def test_what_would_not_fit_a_bias_is_not_added_to_it() -> None:
-    """The sum stays in int32 whatever comes, the bias with the constant part alone might not: nothing is folded then."""
+def bias_at_the_edge(bias: int) -> Graph:
+    """Channel 1 adds 157 * 127 to a sum, channels 0, 2 and 3, which are always far below zero, take more than that away."""
     build = Build(18)
-    x = build.activation((1, 1, 1, 3), 0.05, 4, "image")
-    middle = build.conv(x, 3, kernel=1, zero_point=-30)
+    x = build.activation((1, 2, 2, 3), 0.05, 4, "image")
+    middle = build.conv(x, 4, kernel=1, zero_point=-30)
+    for channel in (0, 2, 3):
+        fix_channel(build, channel, -115)
     fix_channel(build, 1, 127)
     graph = build.graph(x, build.conv(middle, 2, kernel=1))
-    constant(graph, 1, 1)[0, 0, 0] = (0, 127, 1)
-    constant(graph, 1, 2)[0] = 2**31 - 2**9 - 100
-    check(graph)
-    assert shapes(remove_dead_channels(graph)) == shapes(graph)
-    constant(graph, 1, 2)[0] = 2**29
-    assert shapes(passed(graph))[0] == (1, 1, 1, 2)
+    constant(graph, 0, 1)[[0, 2, 3], ..., 0] = 12
+    constant(graph, 1, 1)[0, 0, 0] = 127
+    constant(graph, 1, 2)[0] = bias
+    # the sums, about 12,446 below the bias, lie around the step from 100 to 101, so that the output is not constant
+    x, weights, y = (graph.tensors[index] for index in (middle, graph.nodes[1].inputs[1], graph.outputs[0]))
+    assert weights.quantization is not None
+    scale = x.scale * float(weights.quantization.scale[0]) * (bias - 12_446) / 100.5
+    graph.tensors[graph.outputs[0]] = replace(y, quantization=Quantization.per_tensor(float(np.float32(scale)), 0))
+    return graph
+
+
+def test_what_would_not_fit_a_bias_is_not_added_to_it() -> None:
+    """The sum stays in int32 whatever comes, the bias with the constant part alone would not: nothing is folded then."""
+    for bias, left in ((2**31 - 2**9 - 10_000, 4), (2**29, 3)):
+        graph = bias_at_the_edge(bias)
+        facts = intervals(graph).sums
+        assert facts[0].constant.tolist() == [False, True, False, False] and not facts[1].constant[0]
+        assert [shape[3] for shape in shapes(passed(graph))] == [left, 2]
+
+
+def test_rows_shorter_than_the_channels_keep_them_all() -> None:
+    """Six values as two rows of three: a column reads two channels."""
+    build = Build(18)
+    x = build.activation((1, 4), 0.05, 4, "x")
+    middle = build.fully_connected(x, 6)
+    weights = build.weights((2, 3), None)
+    y = build.activation((2, 2), 3.0, 7)
+    graph = build.graph(x, build.node("fully_connected", (middle, weights, build.bias(middle, weights, 2)), y, clamp=NONE))
+    constant(graph, 1, 1)[:, 1] = 0
+    assert shapes(passed(graph)) == [(1, 6), (2, 2)]
 
 
 def test_dead_by_requantisation() -> None:
