@@ -49,8 +49,9 @@ class TransposedWindow:
         )
 
     def phases(self) -> Iterator[Pair]:
-        """(row, column) + padding, modulo the stride, in the order in which the kernel goes through them."""
-        return itertools.product(range(self.stride[0]), range(self.stride[1]))
+        """(row, column) + padding, modulo the stride, of the outputs that taps can meet, rows first."""
+        rows, columns = (min(k, s) for k, s in zip(self.kernel, self.stride, strict=True))
+        return itertools.product(range(rows), range(columns))
 
     @property
     def tflite_padding(self) -> str:
@@ -85,13 +86,13 @@ class TransposedWindow:
         Args:
             image: [h, w, c]. weights: [outputs, kernel h, kernel w, c].
         """
-        (height, width), (down, right) = self.size, self.stride
-        canvas = np.zeros((*self.uncropped, weights.shape[0]))
+        (top, left), (down, right) = self.padding, self.stride
+        canvas = np.zeros((top + self.output[0], left + self.output[1], weights.shape[0]))
         for i, j in itertools.product(*map(range, self.kernel)):
-            rows, columns = slice(i, i + (height - 1) * down + 1, down), slice(j, j + (width - 1) * right + 1, right)
-            canvas[rows, columns] += image @ weights[:, i, j].T
-        top, left = self.padding
-        return canvas[top : top + self.output[0], left : left + self.output[1]]
+            place = canvas[i::down, j::right]
+            rows, columns = min(place.shape[0], self.size[0]), min(place.shape[1], self.size[1])
+            place[:rows, :columns] += image[:rows, :columns] @ weights[:, i, j].T
+        return canvas[top:, left:]
 
     def fields(self) -> dict[str, str]:
         """Initializers of the nn_window named `window`: the image, the whole kernel, stride and padding."""

@@ -84,6 +84,7 @@ class TransposeConv(Operator):
         ordered = np.concatenate([phase[:, ::-1, ::-1].reshape(-1) for phase in phases])
         bias = int32_bias(graph, node, outputs)
         sums = [phase.astype(np.int64).reshape(outputs, -1).sum(1) for phase in phases]
+        sums.append(np.zeros(outputs, np.int64))  # of the outputs that no tap meets
         biases = np.concatenate([folded_bias(bias, total, x.zero_point) for total in sums])
         stage = _stage(graph, node, weights, window)
         fields = window.fields() | {"dense.weights": "{weights}", "dense.bias": "{bias}"} | stage.fields("dense.stage")

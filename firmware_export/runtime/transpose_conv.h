@@ -6,9 +6,11 @@
 
 /* Pixel y of the image and tap i of the kernel meet at row y * stride_h - padding_top + i of the output, columns likewise.
  * window: input_h, input_w, channels, output_h, output_w, kernel_h, kernel_w, stride and padding of that; dilation unused.
- * A phase is (row + padding_top) % stride_h, (column + padding_left) % stride_w: each has taps of its own.
- * dense.weights: for each phase, columns running first, int8 [outputs, its taps down, its taps across, channels], taps
- * backwards. dense.bias: int32 [phases, outputs] with the input's zero point folded in. dense.depth is unused.
+ * A phase is (row + padding_top) % stride_h, (column + padding_left) % stride_w: each has taps of its own, those of
+ * kernel_h, kernel_w and beyond have none.
+ * dense.weights: for each phase with taps, columns running first, int8 [outputs, its taps down, its taps across, channels],
+ * taps backwards. dense.bias: int32 [phases with taps, outputs] with the input's zero point folded in, and the bias itself
+ * for the phases without. dense.depth is unused.
  * fill: the zero point of the input, which stands for 0 outside the image.
  */
 typedef struct {

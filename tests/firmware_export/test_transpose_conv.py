@@ -200,6 +200,22 @@ def changed(*changes: Change) -> Graph:
     return graph
 
 
+def test_strides_far_beyond_the_kernel_cost_nothing() -> None:
+    """Phases without taps are neither stored nor walked; the pixels that still lie on the output are there."""
+    x = np.arange(1, 7, dtype=np.int8).reshape(1, 2, 3, 1)
+    w = np.array([1, 10], np.int8).reshape(1, 1, 2, 1)
+    build = Build()
+    source = build.tensor(Tensor("x", x.shape, "int8", ONE))
+    weights = build.tensor(Tensor("w", w.shape, "int8", ONE, w))
+    y = build.tensor(Tensor("y", (1, 3, 5, 1), "int8", ONE))
+    attributes = {"stride": (65535, 65535), "padding": (0, 0), "size": (3, 5), "clamp": (-128, 127)}
+    graph = build.graph(source, build.node("transpose_conv", (source, weights), y, **attributes))
+    found = simulate(graph, x)[0][0, :, :, 0]
+    assert found.tolist() == [[1, 10, 0, 0, 0], [0] * 5, [0] * 5]
+    code = operator_of(graph.nodes[0]).emit(graph, graph.nodes[0])
+    assert {c.suffix: c.data.size for c in code.constants} == {"weights": 2, "bias": 3, "multipliers": 1, "shifts": 1}
+
+
 def file_of(shape: tuple[int, ...], padding: int, inputs: int = 4, **options: Any) -> bytes:
     """A TFLite file of one TRANSPOSE_CONV of [1, 4, 5, 3] that claims an output shape."""
     build = Build(2)
