@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import math
 import struct
 from collections.abc import Callable
 from fractions import Fraction
@@ -12,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bundle import LINKER_SCRIPT, MEMORY_C, Emulator, gcc_or_skip
+from float32_definition import INT32_MAX, INT32_MIN, by_definition, to_float32
 
 from firmware_export.hostlib import RUNTIME, compile_host
 from firmware_export.operators._accumulator import OutputStage
 from firmware_export.requantize import requantize_float32
 from firmware_export.toolchain import Toolchain, arm_toolchain
 
-INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
 Values = tuple[np.ndarray, np.ndarray]
 """int32 accumulators and float32 scales, one for each."""
 WRAPPER = """
@@ -50,24 +49,6 @@ void reset_handler(void) {
 }
 """
 ARENA = 0x20010000
-
-
-def to_float32(value: Fraction) -> Fraction:
-    """The nearest float32, halves to even; exponents without limits."""
-    if value == 0:
-        return value
-    exponent = math.floor(math.log2(abs(value)))
-    while Fraction(2) ** exponent > abs(value):
-        exponent -= 1
-    while Fraction(2) ** (exponent + 1) <= abs(value):
-        exponent += 1
-    unit = Fraction(2) ** (exponent - 23)
-    return round(value / unit) * unit  # Python rounds fractions to even
-
-
-def by_definition(x: int, scale: float) -> int:
-    """float32(x) * float32(scale), rounded to float32, to an integer, saturated."""
-    return max(INT32_MIN, min(INT32_MAX, round(to_float32(to_float32(Fraction(x)) * Fraction(scale)))))
 
 
 def near_ties() -> Values:
