@@ -482,6 +482,13 @@ def test_what_would_not_fit_a_bias_is_not_added_to_it() -> None:
         assert [shape[3] for shape in shapes(passed(graph))] == [left, 2]
 
 
+def test_nothing_is_folded_into_sums_that_may_wrap_around() -> None:
+    """The bias with the constant part would fit; what varies takes the sum out of int32."""
+    graph = bias_at_the_edge(2**31 - 2**9 - 10_000)
+    constant(graph, 1, 1)[0, 0, 0] = (-127, 1, -127, -127)
+    assert [shape[3] for shape in shapes(passed(graph))] == [4, 2]
+
+
 def test_rows_shorter_than_the_channels_keep_them_all() -> None:
     """Six values as two rows of three: a column reads two channels."""
     build = Build(18)

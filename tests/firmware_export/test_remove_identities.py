@@ -68,8 +68,8 @@ def test_a_relu_behind_a_pool_of_a_relu() -> None:
 def test_several_in_a_row_go_at_once() -> None:
     build = Build()
     x = build.activation((1, 9))
-    y = build.relu(build.relu(build.relu(x, NONE), (-5, 127)), (-7, 127))
-    graph = build.graph(x, end(build, y))
+    y = build.relu(build.relu(build.relu(x, NONE), NONE), (-5, 127))
+    graph = build.graph(x, end(build, build.relu(build.relu(y, (-7, 127)), NONE)))
     assert operators(passed(graph)) == ["relu", "add"]
     assert remove_identities(passed(graph)).nodes == passed(graph).nodes
 
@@ -90,6 +90,26 @@ def test_what_moves_the_zero_point_stays() -> None:
     x = build.activation((1, 9), 1 / 128, 0)
     moved = build.activation((1, 9), 1 / 128, 1)
     graph = build.graph(x, end(build, build.node("relu", (x,), moved, clamp=(1, 127))))
+    assert remove_identities(graph) is graph
+
+
+def test_what_keeps_stored_values_under_another_scale_stays() -> None:
+    """-5..5 steps of 0.05 are the same numbers of steps of 0.0501, and other real values."""
+    build = Build()
+    x = build.activation((1, 9), 0.05, 0)
+    other = build.activation((1, 9), 0.0501, 0)
+    build.node("quantize", (build.relu(x, (-5, 5)),), other)
+    graph = build.graph(x, end(build, other))
+    assert remove_identities(graph) is graph
+
+
+def test_the_least_limited_element_decides() -> None:
+    """Of two tensors behind each other one is never below zero, the other is."""
+    build = Build()
+    x = build.activation((1, 9))
+    joined = build.activation((1, 18))
+    build.node("concatenation", (build.relu(x, (0, 127)), x), joined, axis=1)
+    graph = build.graph(x, end(build, build.relu(joined, (0, 127))))
     assert remove_identities(graph) is graph
 
 
