@@ -9,7 +9,15 @@ import numpy.typing as npt
 
 from firmware_export.operators._accumulator import OutputStage
 from firmware_export.packing import Unpackable
-from firmware_export.packing.requantize_forms import LinearForm, SignedForm, Stage, linear_form, reachable, signed_form
+from firmware_export.packing.requantize_forms import (
+    LinearForm,
+    SignedForm,
+    Stage,
+    linear_form,
+    reachable,
+    remembered,
+    signed_form,
+)
 from firmware_export.requantize import INT8_MIN, Int64
 
 ELEMENTS = 4
@@ -68,6 +76,7 @@ def pack(
     return Records(records.reshape(-1), records.shape[1], getattr(form, "rounding", 0), form)
 
 
+@remembered
 def shortest_form(stage: Stage, shifts: tuple[int, ...]) -> LinearForm | SignedForm | None:
     """The linear form with the first shift that has one, else the signed one; None if neither is exact for all channels."""
     for find in (linear_form, signed_form):

@@ -12,9 +12,10 @@ accumulator. The fast kernels hold 256 * accumulator + start, which leaves 8 bit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, wraps
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +35,8 @@ MAX_NEGATIVE = 1 << 10
 """More than two accumulators: the reference shifts negative ones by one step of its first rounding, 1 to 2 accumulators."""
 _UNIT = 1 << FRACTION_BITS
 _INT32_MAX = (1 << 31) - 1
+K = TypeVar("K", bound=Hashable)
+F = TypeVar("F")
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,13 @@ class Stage:
         if self.scale is not None:
             return requantize_float32(accumulator, self.scale[channel]) + self.zero_point
         return requantize(accumulator, self.multiplier[channel], self.shift[channel]) + self.zero_point
+
+    @cached_property
+    def content(self) -> bytes:
+        """The same bytes for the same stage."""
+        numbers = (self.multiplier, self.shift, np.array([self.zero_point]), self.low, self.high)
+        scale = b"" if self.scale is None else self.scale.tobytes()
+        return b"".join(values.astype(np.int64).tobytes() for values in numbers) + scale
 
     @cached_property
     def thresholds(self) -> Int64:
@@ -116,6 +126,20 @@ class SignedForm:
         scaled = scaled - np.where(scaled < 0, self.negative[channel], 0)
         wide: Int64 = (((scaled * self.factor[channel]) >> 32) + self.rounding) >> self.shift
         return wide.clip(INT8_MIN, INT8_MAX)
+
+
+def remembered(find: Callable[[Stage, K], F]) -> Callable[[Stage, K], F]:
+    """A search that is made once for each stage and second argument: kernels are packed again for every plan that is tried."""
+    known: dict[tuple[bytes, K], F] = {}
+
+    @wraps(find)
+    def search(stage: Stage, argument: K) -> F:
+        key = (stage.content, argument)
+        if key not in known:
+            known[key] = find(stage, argument)
+        return known[key]
+
+    return search
 
 
 def reachable(weights: Int64, bias: Int64, zero_point: int) -> tuple[Int64, Int64]:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from firmware_export.packing import Unpackable
-from firmware_export.packing.requantize_forms import STEPS, Stage
+from firmware_export.packing.requantize_forms import STEPS, Stage, remembered
 from firmware_export.requantize import INT8_MAX, INT8_MIN, Int64
 
 MAX_SHIFT = 20
@@ -69,6 +69,7 @@ class Form:
         return (wide >> self.shift).clip(INT8_MIN, INT8_MAX)
 
 
+@remembered
 def find_form(stage: Stage, scale: Scale) -> Form | None:
     """The linear form, else the signed one; None if neither is exact for all channels."""
     first, last = (
