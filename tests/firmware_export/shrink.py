@@ -32,18 +32,21 @@ class Shrinker:
     attempts: int = 2000
     asked: int = field(default=0, init=False)
 
-    def shrink(self, graph: Graph) -> tuple[Graph, Vectors]:
-        """The smallest graph found, with inputs on which it fails. Raises ValueError if the given one does not fail."""
-        vectors = self.fails(graph, None)
-        if vectors is None:
-            raise ValueError("the graph does not fail")
-        found = self._smaller(graph)
-        while found is not None:
-            graph, vectors = found
-            found = self._smaller(graph)
-        return graph, self._fewer_values(graph, vectors)
+    def shrink(self, graph: Graph, vectors: Vectors | None = None) -> tuple[Graph, Vectors]:
+        """The smallest graph found, with inputs on which it fails. Raises ValueError if the given one does not fail.
 
-    def _smaller(self, graph: Graph) -> tuple[Graph, Vectors] | None:
+        vectors: inputs on which it is said to fail; None tries others.
+        """
+        failing = self.fails(graph, vectors)
+        if failing is None:
+            raise ValueError("the graph does not fail")
+        found = self._smaller(graph, failing)
+        while found is not None:
+            graph, failing = found
+            found = self._smaller(graph, failing)
+        return graph, self._fewer_values(graph, failing)
+
+    def _smaller(self, graph: Graph, failing: Vectors) -> tuple[Graph, Vectors] | None:
         """The first candidate that is smaller and fails."""
         size = measure(graph)
         for candidate in candidates(graph):
@@ -52,10 +55,17 @@ class Shrinker:
             if measure(candidate) >= size or not is_sound(candidate):
                 continue
             self.asked += 1
-            vectors = self.fails(candidate, None)
+            vectors = self._failing(candidate, failing)
             if vectors is not None:
                 return candidate, vectors
         return None
+
+    def _failing(self, graph: Graph, known: Vectors) -> Vectors | None:
+        """Inputs on which a graph fails: those of the larger one where they fit, or others."""
+        shapes = [graph.tensors[index].shape for index in graph.inputs]
+        fitting = shapes == [value.shape for value in known]
+        found = self.fails(graph, known) if fitting else None
+        return self.fails(graph, None) if found is None else found
 
     def _fewer_values(self, graph: Graph, vectors: Vectors) -> Vectors:
         """The inputs with as many values as possible at their zero point: halves of halves are tried."""
@@ -200,20 +210,27 @@ def _fewer_outputs(graph: Graph) -> Iterator[Graph]:
             nodes[place] = replace(node, inputs=(*node.inputs[:2], ABSENT))
             yield pruned(replace(graph, nodes=nodes))
         if node.op != "depthwise_conv2d":
-            for count in _sizes(graph.tensors[node.inputs[1]].shape[0]):
-                tensors = list(graph.tensors)
-                for index in node.inputs[1:]:
-                    if index != ABSENT:
-                        tensors[index] = part_of(tensors[index], 0, count)
-                yield from _inferred(graph, tensors, graph.nodes)
+            yield from _parts(graph, [index for index in node.inputs[1:] if index != ABSENT], 0)
+
+
+def _parts(graph: Graph, constants: list[int], axis: int) -> Iterator[Graph]:
+    """The first or the last elements along an axis of constants."""
+    for count in _sizes(graph.tensors[constants[0]].shape[axis]):
+        for last in (False, True):
+            tensors = list(graph.tensors)
+            for index in constants:
+                tensors[index] = part_of(tensors[index], axis, count, last)
+            yield from _inferred(graph, tensors, graph.nodes)
 
 
 def _single_pixels(graph: Graph) -> Iterator[Graph]:
-    """Windows of one pixel, without padding."""
+    """Windows with fewer pixels, or of one pixel and without padding."""
     for place, node in enumerate(graph.nodes):
         tensors, nodes = list(graph.tensors), list(graph.nodes)
         plain = {key: (SIMPLE[key],) * len(node.integers(key)) for key in SIMPLE if key in node.attributes}
         if node.op in ("conv2d", "depthwise_conv2d"):
+            for axis in (1, 2):
+                yield from _parts(graph, [node.inputs[1]], axis)
             for axis in (1, 2):
                 tensors[node.inputs[1]] = part_of(tensors[node.inputs[1]], axis, 1)
         elif node.op in ("average_pool2d", "max_pool2d"):
@@ -224,13 +241,15 @@ def _single_pixels(graph: Graph) -> Iterator[Graph]:
         yield from _inferred(graph, tensors, nodes)
 
 
-def part_of(tensor: Tensor, axis: int, count: int) -> Tensor:
-    """The first `count` elements along an axis of a constant, with their scales."""
+def part_of(tensor: Tensor, axis: int, count: int, last: bool = False) -> Tensor:
+    """The first or the last `count` elements along an axis of a constant, with their scales."""
     assert tensor.data is not None
-    data = np.take(tensor.data, range(min(count, tensor.shape[axis])), axis)
+    first = max(0, tensor.shape[axis] - count) if last else 0
+    data = np.take(tensor.data, range(first, min(first + count, tensor.shape[axis])), axis)
     quantization = tensor.quantization
     if quantization is not None and quantization.axis == axis:
-        quantization = Quantization(quantization.scale[:count], quantization.zero_point[:count], axis)
+        part = slice(first, first + count)
+        quantization = Quantization(quantization.scale[part], quantization.zero_point[part], axis)
     return replace(tensor, data=data, shape=data.shape, quantization=quantization)
 
 

@@ -98,11 +98,13 @@ def test_cortex_m7_zig(bundle: Bundle) -> None:
 
 def check_or_keep(cases: list[Case], way: str, found: Iterable[list[tuple[np.ndarray, ...]]], regression: Path) -> list[str]:
     """What differs; the first difference is shrunk to a small graph and kept for test_regression.py."""
-    wrong = [(case, text) for case, answers in zip(cases, found, strict=True) if (text := differences(case, answers))]
-    for case, _ in wrong[:1]:
+    wrong = [
+        (case, found_text) for case, answers in zip(cases, found, strict=True) if (found_text := differences(case, answers))
+    ]
+    for case, text in wrong[:1]:
         name = f"{way}_{case.label.split()[-1]}"
         if not (regression / name).exists():
-            shrink_and_keep(case.graph, way, name, regression)
+            shrink_and_keep(case.graph, case.vectors[int(text.split("vector ")[1].split(",")[0])], way, name, regression)
     return [f"{way}: {text}" for _, text in wrong]
 
 

@@ -55,7 +55,7 @@ def test_a_defect_is_shrunk_to_its_operator(op: str, monkeypatch: pytest.MonkeyP
             break
         small, vectors = Shrinker(differing("tflite-micro")).shrink(graph)
         assert ops(small) == [op]
-        assert sum(small.tensors[index].elements for index in (*small.inputs, *small.outputs)) <= 4
+        assert sum(small.tensors[index].elements for index in (*small.inputs, *small.outputs)) <= 8
         assert measure(small) < measure(graph) and is_sound(small)
         assert 127 in right_answers(small, vectors)
     assert found, "the defect shows in one of the graphs at least"
@@ -102,6 +102,28 @@ def test_what_does_not_fail_is_not_shrunk() -> None:
         Shrinker(lambda graph, vectors: None).shrink(small_net())
 
 
+def test_rare_inputs_are_kept_while_the_graph_shrinks() -> None:
+    """Only the inputs that were given fail, none of those that are tried."""
+    build = Build()
+    x = build.activation((1, 3, 3, 2))
+    graph = build.graph(x, build.relu(build.relu(x, (-128, 127)), (-128, 127)))
+    rare = (np.arange(18, dtype=np.int8).reshape(1, 3, 3, 2),)
+
+    def fails(graph: Graph, vectors: Vectors | None) -> Vectors | None:
+        return vectors if vectors is not None and vectors[0].reshape(-1)[5:6].tolist() == [5] else None
+
+    small, vectors = Shrinker(fails).shrink(graph, rare)
+    assert ops(small) == ["relu"] and np.count_nonzero(vectors[0]) == 1
+    with pytest.raises(ValueError, match="does not fail"):
+        Shrinker(fails).shrink(graph)
+
+
+def test_a_failure_that_does_not_come_again_is_kept_as_it_is(tmp_path: Path) -> None:
+    graph = small_net()
+    folder = shrink_and_keep(graph, next(inputs_to_try(graph)), "tflite-micro", "once", tmp_path)
+    assert "not when it was run alone" in (folder / "README.md").read_text() and ops(kept(folder)[0]) == ops(graph)
+
+
 def test_attempts_are_counted() -> None:
     asked = []
 
@@ -138,14 +160,18 @@ def test_a_part_of_a_constant_keeps_its_scales() -> None:
     part = part_of(tensor, 0, 2)
     assert part.shape == (2, 2) and part.quantization is not None and part.quantization.scale.tolist() == [1, 2]
     assert part_of(tensor, 1, 1).quantization == quantization
+    rest = part_of(tensor, 0, 1, last=True)
+    assert rest.data is not None and rest.data.tolist() == [[5, 6]]
+    assert rest.quantization is not None and rest.quantization.scale.tolist() == [3]
 
 
 def test_kept_failures_are_replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the defect the kept folder fails, without it passes: on the wheel and on the generated C."""
     with monkeypatch.context() as patch:
         defect("add", never_saturates, patch)
-        seed = next(s for s in seeds_with("add", 20) if differing("tflite-micro")(random_graph(s), None) is not None)
-        folder = shrink_and_keep(random_graph(seed), "tflite-micro", f"random_{seed}", tmp_path)
+        failing = ((s, differing("tflite-micro")(random_graph(s), None)) for s in seeds_with("add", 20))
+        seed, vectors = next((s, found) for s, found in failing if found is not None)
+        folder = shrink_and_keep(random_graph(seed), vectors, "tflite-micro", f"random_{seed}", tmp_path)
         assert "add" in (text := replay(folder)) or "1 of 1 values differ" in text
         assert replay(folder, ("host",)), "the C is right, the simulator is not"
     assert replay(folder) == ""
