@@ -128,6 +128,7 @@ def test_public_functions_say_what_they_do() -> None:
 def overrides(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     """Methods of the operator and transport interfaces are described there; nested functions are not public."""
     interface = {"infer", "simulate", "emit", "examples", "macs", "read_tflite", "read_onnx", "write_tflite", "forward"}
+    interface |= {"constants", "litert_default"}
     interface |= {"results", "folded", "combine", "fields", "choose", "onnx_attributes"}  # of the operators' own base classes
     return function.name in interface | {"open", "close", "read", "write", "extra_repr"}
 
