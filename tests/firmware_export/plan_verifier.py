@@ -7,15 +7,15 @@ write too late shows in the answers.
 from __future__ import annotations
 
 import ctypes
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from firmware_export.emit import emit, runtime_sources
-from firmware_export.graph import Graph
+from firmware_export.graph import Graph, Node
 from firmware_export.hostlib import compile_host
+from firmware_export.operators import operator_of
 from firmware_export.plan import Plan
 from firmware_export.simulate import simulate_trace
 
@@ -24,11 +24,37 @@ GUARD = 64
 OBSERVER = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_void_p, ctypes.c_uint32)
 
 
-def needed_after(graph: Graph, place: int) -> set[int]:
-    """Tensors that exist when node `place` is done (-1: before all) and that a later node reads or the caller takes."""
+def needed_after(graph: Graph, place: int) -> dict[int, np.ndarray]:
+    """Tensors that exist when node `place` is done (-1: before all) and that a later node reads or the caller takes.
+
+    Returns:
+        Tensor -> bool [elements]: which elements; all of them, but where only slices of a tensor are read.
+    """
     made = {*graph.inputs, *(index for node in graph.nodes[: place + 1] for index in node.outputs)}
-    read = {index for node in graph.nodes[place + 1 :] for index in node.inputs}
-    return made & (read | set(graph.outputs))
+    needed: dict[int, np.ndarray] = {}
+    for index in made:
+        mask = np.full(graph.tensors[index].elements, index in graph.outputs)
+        for node in graph.nodes[place + 1 :]:
+            if index in node.inputs:
+                mask[elements_read(graph, node, index)] = True
+        if mask.any():
+            needed[index] = mask
+    return needed
+
+
+def elements_read(graph: Graph, node: Node, index: int) -> np.ndarray:
+    """Which elements of an input a node reads."""
+    tensor = graph.tensors[index]
+    places = np.arange(tensor.elements)
+    if node.op != "strided_slice":
+        return places
+    return operator_of(node).simulate(graph, node, [places.reshape(tensor.shape)])[0].reshape(-1)
+
+
+def needed_bytes(graph: Graph, layout: Plan, index: int, mask: np.ndarray) -> np.ndarray:
+    """Where in the buffer the needed elements of a tensor lie, one number for each byte."""
+    size = graph.tensors[index].nbytes // graph.tensors[index].elements
+    return layout.offsets[index] + (np.flatnonzero(mask)[:, None] * size + np.arange(size)).reshape(-1)
 
 
 def check_places(graph: Graph, layout: Plan) -> None:
@@ -39,9 +65,12 @@ def check_places(graph: Graph, layout: Plan) -> None:
         assert offset >= 0 and offset + layout.codes[place].scratch_bytes <= layout.size and offset % 8 == 0
     assert {place for place, code in enumerate(layout.codes) if code.scratch_bytes} == set(layout.scratch)
     for place in range(-1, len(graph.nodes)):
-        spans = sorted((layout.offsets[i], layout.offsets[i] + graph.tensors[i].nbytes, i) for i in needed_after(graph, place))
-        for (_, end, one), (start, _, other) in itertools.pairwise(spans):
-            assert end <= start or shares(graph, one, other), f"after node {place}: tensors {one} and {other} overlap"
+        holder = np.full(layout.size, -1)
+        for index, mask in needed_after(graph, place).items():
+            where = needed_bytes(graph, layout, index, mask)
+            for other in set(holder[where].tolist()) - {-1}:
+                assert shares(graph, index, other), f"after node {place}: tensors {index} and {other} overlap"
+            holder[where] = index
 
 
 MOVING = ("reshape", "strided_slice", "split", "unpack", "concatenation", "pack")
@@ -114,8 +143,8 @@ class PoisonedRuns:
 def spoil(graph: Graph, layout: Plan, place: int, buffer: np.ndarray, rng: np.random.Generator) -> None:
     """New random bytes wherever nothing is needed any more."""
     dead = np.ones(buffer.size, bool)
-    for index in needed_after(graph, place):
-        dead[layout.offsets[index] : layout.offsets[index] + graph.tensors[index].nbytes] = False
+    for index, mask in needed_after(graph, place).items():
+        dead[needed_bytes(graph, layout, index, mask)] = False
     buffer[dead] = rng.integers(0, 256, int(dead.sum()))
 
 
