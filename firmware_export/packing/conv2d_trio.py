@@ -88,13 +88,13 @@ def conv2d_code(
     matrix = weights.astype(np.int64).reshape(outputs, -1)
     low, high = reachable(matrix, bias, zero_point)
     accumulators = Stage.of(stage, low, high)
-    form = _try_form(accumulators)
-    live = matrix if form is None else np.where(form.constant[:, None], 0, matrix)
+    form = find_form(accumulators, NARROW)
+    live = _live(matrix, form)
     reading = choose_reading(window, live)
     is_wide = form is None or reading.passes > 1
-    if is_wide and form is not None:
+    if is_wide:
         form = find_form(accumulators, WIDE)
-        live = matrix if form is None else np.where(form.constant[:, None], 0, matrix)
+        live = _live(matrix, form)
     sums = bias - zero_point * live.sum(1)
     flipped = core_class == "v6m"
     records, constants = _wide(live, reading, form, sums, flipped) if is_wide else _narrow(live, form, sums, flipped)
@@ -124,10 +124,9 @@ def conv2d_code(
     )
 
 
-def _try_form(accumulators: Stage) -> Form | None:
-    """The narrow form, else the wide one."""
-    form = find_form(accumulators, NARROW)
-    return find_form(accumulators, WIDE) if form is None else form
+def _live(weights: Int64, form: Form | None) -> Int64:
+    """The weights, 0 in channels of one value."""
+    return weights if form is None else np.where(form.constant[:, None], 0, weights)
 
 
 def _narrow(weights: Int64, form: Form | None, sums: Int64, flipped: bool) -> tuple[Records, tuple[Constant, ...]]:

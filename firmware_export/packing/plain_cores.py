@@ -37,7 +37,7 @@ def _packers(core_class: str) -> dict[str, tuple[Callable[[Graph, Node], LayerCo
         ),
         "fully_connected": (partial(fully_connected_octet.fully_connected_layer, core_class=core_class),),
         "add": (add_layer,),
-        **({name: (_pool,) for name in ("average_pool2d", "mean")} if core_class == "v7m" else {}),
+        **(dict.fromkeys(("average_pool2d", "mean"), (_pool,)) if core_class == "v7m" else {}),
     }
 
 
