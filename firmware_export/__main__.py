@@ -101,10 +101,10 @@ def _export(root: Path, model: Path, section: FirmwareExportSection, core: str, 
         if stage.unchanged:
             print(stage.again(), flush=True)
             return
-        info = export_model(model, stage.work, section, Target.of(core, section.optimize))
-        print(report_text(info), flush=True)
         if tables:
             print(f"{tables_text(analyze(model, section))}\n", flush=True)
+        info = export_model(model, stage.work, section, Target.of(core, section.optimize))
+        print(report_text(info), flush=True)
         memory = info["memory"]["activations_bytes"]
         stage.finish(
             {key: info[key] for key in ("model_hash", "arithmetic", "macs", "weights_bytes", "constants_bytes", "memory")},

@@ -1,4 +1,7 @@
-"""What a model holds and costs, and which boards it fits, without building anything."""
+"""What a model holds and costs, and which boards it fits, without building anything.
+
+Memory is that of a plan without stripes (striping.py), which take a long search: what is exported mostly needs less.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +23,13 @@ def analyze(model: Path, section: FirmwareExportSection) -> dict[str, Any]:
     """A model's operators, layers, memory and boards as plain JSON values.
 
     Returns:
-        report.network_info's values for cores with DSP instructions, named after the file, and: file_bytes; operators, one
-        entry {operator, layers, macs, weights_bytes} for each kind; boards, one entry (fit.Fit) for each board but `host`.
+        report.network_info's values, before stripes, for cores with DSP instructions, named after the file, and: file_bytes;
+        operators, one entry {operator, layers, macs, weights_bytes} for each kind; boards, one entry (fit.Fit) for each board
+        but `host`.
     Raises:
         GraphError: the model is damaged or not supported.
     """
-    graph = load_graph(model, section)
+    graph = load_graph(model, section, stripes=False)
     layouts: dict[Target, Plan] = {}
     fits = [_fit(graph, board, section, layouts) for board in map(load_board, board_names()) if not board.is_host]
     info = network_info(graph, _layout(graph, "host", section, layouts), model.name)
@@ -90,13 +94,20 @@ def _board_table(boards: Sequence[dict[str, Any]]) -> str:
         (
             board["board"],
             board["core"],
-            "yes" if board["fits"] else f"no: {board['short_bytes']:,} bytes short of {board['short_of']}",
+            _verdict(board),
             _need(board["flash"]),
             "; ".join(f"{region['name']} {_need(region)}" for region in board["ram"]),
         )
         for board in boards
     ]
-    return _aligned([("board", "core", "fits", "flash, about", "RAM with stack"), *rows], words=5)
+    return _aligned([("board", "core", "fits", "flash, about", "RAM with stack, before stripes"), *rows], words=5)
+
+
+def _verdict(board: dict[str, Any]) -> str:
+    if board["fits"]:
+        return "yes"
+    stripes = "" if board["short_of"] == board["flash"]["name"] else " without stripes"
+    return f"no: {board['short_bytes']:,} bytes short of {board['short_of']}{stripes}"
 
 
 def _need(region: dict[str, Any]) -> str:

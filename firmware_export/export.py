@@ -20,18 +20,20 @@ from recipes.artifacts import write_bytes_atomic, write_json_atomic, write_text_
 from recipes.recipe import FirmwareExportSection
 
 
-def load_graph(model: Path, section: FirmwareExportSection) -> Graph:
-    """The simplified graph of a .onnx or .tflite file, striped where that pays, under the recipe's arithmetic and name.
+def load_graph(model: Path, section: FirmwareExportSection, *, stripes: bool = True) -> Graph:
+    """The simplified graph of a .onnx or .tflite file, under the recipe's arithmetic and name.
 
+    Args:
+        stripes: whether layers run in stripes where that pays, as in what is exported; without them it is quick.
     Raises:
         GraphError: damaged, or not supported.
     """
-    return _simplified(read_model(model), section)
+    return _simplified(read_model(model), section, stripes=stripes)
 
 
-def _simplified(original: Graph, section: FirmwareExportSection) -> Graph:
+def _simplified(original: Graph, section: FirmwareExportSection, *, stripes: bool = True) -> Graph:
     graph = replace(simplify(original), name=section.name).with_arithmetic(section.arithmetic)
-    return striped(graph, section.optimize)
+    return striped(graph, section.optimize) if stripes else graph
 
 
 def export_model(model: Path, folder: Path, section: FirmwareExportSection, target: Target) -> dict[str, Any]:
