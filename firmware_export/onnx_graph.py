@@ -18,7 +18,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto, ValueInfoProto, helper
 
 from firmware_export.activation import UNBOUNDED, Bounds, clamp_of
-from firmware_export.graph import ABSENT, Array, Graph, GraphError, Node, Quantization, Tensor
+from firmware_export.graph import ABSENT, Graph, GraphError, Node, Quantization, Tensor
 from firmware_export.model_file import MAX_OPERATORS, damage, shown
 from firmware_export.onnx_constants import (
     bare_constant,
@@ -85,6 +85,8 @@ class OnnxReader(FileValues):
         super().__init__()
         self._opset = refuse_unsupported(model, _known())
         self._file, self._folder = model.graph, folder
+        self._readers.update(name for node in self._file.node for name in node.input)
+        self._readers.update(value.name for value in self._file.output)
         self._budget, self._depth = MAX_COPIED, 0
         self._moves = Rearrangements(self._graph, self._spend)
 
@@ -158,6 +160,8 @@ class OnnxReader(FileValues):
         elif values is self._stored and (node.op_type not in ON_INTEGERS or tensor.quantization is None):
             what = f"{tensor.dtype} '{shown(first)}'"
             raise GraphError(f"{node.op_type} reads the stored {what}; expected a DequantizeLinear before it")
+        elif self._is_nhwc_input(source, node):
+            values[node.output[0]] = source
         elif node.op_type in REARRANGING:
             values[node.output[0]] = self._rearrange(source, node)
         elif values is self._stored or node.op_type in KEEPS_QUANTIZATION:
@@ -206,6 +210,8 @@ class OnnxReader(FileValues):
         swish = hard_swish_input(name, self._pending, self._constants)
         if name in self._dequantized:
             index = self._restored(self._dequantized[name], quantization, bounds)
+        elif name in self._file_inputs and name not in self._stored:
+            index = self._restored(self._quantized_input(name, quantization), quantization, bounds)
         elif swish in self._dequantized:
             made = helper.make_node("HardSwish", [swish], [self._fresh(name)])
             index = self._restored(self._make_node(made, quantization, None), quantization, bounds)
@@ -219,7 +225,7 @@ class OnnxReader(FileValues):
         for move, output in reversed(moves):
             if move.op_type in REARRANGING:
                 index = self._rearrange(index, move)
-            else:
+            elif not self._is_nhwc_input(index, move):
                 index = self._make_node(move, quantization, None, output, index)
         return index
 
@@ -284,6 +290,7 @@ class OnnxReader(FileValues):
             )
             self._append(file_node.op_type, match)
             self._moves.pass_through(file_node.op_type, inputs, output)
+            self._note_turned(file_node, inputs[0] if inputs else ABSENT, output)
         return output
 
     def _append(self, op_type: str, match: OnnxMatch) -> None:
@@ -348,10 +355,6 @@ class OnnxReader(FileValues):
             self._depth -= 1
         return self._made[name]
 
-    def _arguments(self, node: NodeProto) -> list[Array]:
-        """The inputs behind the first, which must be constants."""
-        return [constant_input(node, place, "argument", self._constants) for place in range(1, len(node.input))]
-
     def _rearrange(self, index: int, file_node: NodeProto) -> int:
         """A Flatten, Reshape, ... of a computed value."""
         tensor = self._graph.tensors[index]
@@ -373,10 +376,10 @@ class OnnxReader(FileValues):
                 f"computed in float32 by {self._pending[value.name].op_type}" if value.name in self._pending else "never made"
             )
             raise GraphError(f"model output '{shown(value.name)}' is {maker}; expected QuantizeLinear (and DequantizeLinear)")
-        index = self._moves.in_file_order(index)
+        index = self._turned.get(index, self._moves.in_file_order(index))
         tensor = self._graph.tensors[index]
-        if not matches_declared(value, onnx_shape(tensor.shape)):
-            made = onnx_shape(tensor.shape)
+        made = tensor.shape if index in self._turned.values() else onnx_shape(tensor.shape)
+        if not matches_declared(value, made):
             raise GraphError(
                 f"model output '{shown(value.name)}' is declared with another shape than its operators make: {made}"
             )

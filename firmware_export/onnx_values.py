@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -13,9 +14,11 @@ from firmware_export.onnx_constants import unsigned
 from firmware_export.onnx_layout import onnx_shape, our_shape
 from firmware_export.onnx_patterns import REDUCING, WINDOWED, dropped_later, slices_of_gather, two_dimensional
 from firmware_export.onnx_qoperator import QOPERATORS, expanded
-from firmware_export.onnx_quantization import declared_shape
+from firmware_export.onnx_quantization import constant_input, declared_shape
 from firmware_export.onnx_shapes import shape_behind
-from firmware_export.onnx_tensors import dtype_of
+from firmware_export.onnx_tensors import attributes_of, dtype_of
+
+TO_NCHW, TO_NHWC = (0, 3, 1, 2), (0, 2, 3, 1)
 
 
 class FileValues:
@@ -23,7 +26,8 @@ class FileValues:
 
     Constants; shapes of the file's inputs and the tensors that they are; stored integers, and which of them are uint8 in the
     file; dequantized values by the tensor that they stand for; pending nodes by what they compute, shapes of that where they
-    are known, and tensors made of it.
+    are known, and tensors made of it. Tensors that a Transpose to [n, h, w, c] made, with what it reads; how many nodes read
+    each name.
     """
 
     def __init__(self) -> None:
@@ -37,6 +41,8 @@ class FileValues:
         self._pending: dict[str, NodeProto] = {}
         self._made: dict[str, int] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
+        self._turned: dict[int, int] = {}
+        self._readers: Counter[str] = Counter()
         self._count = 0
 
     def _is_defined(self, name: str) -> bool:
@@ -126,6 +132,32 @@ class FileValues:
             tensor = Tensor(shown(name), our_shape(self._file_inputs[name]), "int8", quantization)
             self._inputs[name] = self._add_tensor(tensor)
         return self._inputs[name]
+
+    def _is_nhwc_input(self, index: int, node: NodeProto) -> bool:
+        """Whether a tensor is a model input that nothing but this Transpose from [n, h, w, c] reads.
+
+        Then it has our layout in the file already; its shape becomes that of the file, and the Transpose does nothing.
+        """
+        fed = {name for name, place in self._inputs.items() if index in (place, self._stored.get(name))}
+        names = {name for values in (self._stored, self._dequantized) for name, place in values.items() if place == index}
+        if not fed or node.op_type != "Transpose" or attributes_of(node).get("perm") != TO_NCHW:
+            return False
+        if any(self._readers[name] != 1 for name in names | fed):
+            return False
+        for name in fed:
+            for place in {index, self._inputs[name]}:
+                self._graph.tensors[place] = replace(self._graph.tensors[place], shape=self._file_inputs[name])
+        return True
+
+    def _note_turned(self, node: NodeProto, source: int, output: int) -> None:
+        """Remembers an image that a Transpose brings into the order [n, h, w, c] of the file: ours, before it."""
+        turns = node.op_type == "Transpose" and attributes_of(node).get("perm") == TO_NHWC
+        if turns and source not in self._inputs.values():
+            self._turned[output] = source
+
+    def _arguments(self, node: NodeProto) -> list[Array]:
+        """The inputs behind the first, which must be constants."""
+        return [constant_input(node, place, "argument", self._constants) for place in range(1, len(node.input))]
 
     def _used_input(self, name: str) -> int:
         if name not in self._inputs or self._graph.tensors[self._inputs[name]].quantization is None:
