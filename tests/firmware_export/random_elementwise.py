@@ -50,6 +50,8 @@ def reduction_step(net: RandomGraph) -> int:
     x = net.source()
     assert x is not None
     op, source = REDUCTIONS[net.pick(0, 2)], net.build.tensors[x]
+    if not source.shape:
+        return table_step(net)
     axes = tuple(axis for axis in range(1, len(source.shape)) if net.rng.random() < 0.6) or (len(source.shape) - 1,)
     keep_dims = net.pick(0, 1)
     shape = tuple(1 if i in axes else size for i, size in enumerate(source.shape) if keep_dims or i not in axes)
@@ -69,7 +71,7 @@ def _partner(net: RandomGraph, x: int) -> int:
 def _constant(net: RandomGraph, x: int, op: str) -> int:
     """A constant of the same shape with some sizes 1, or its last dimensions alone."""
     source = net.build.tensors[x]
-    shape = tuple(1 if net.rng.random() < 0.5 else size for size in source.shape)[net.pick(0, len(source.shape) - 1) :]
+    shape = tuple(1 if net.rng.random() < 0.5 else size for size in source.shape)[net.pick(0, max(0, len(source.shape) - 1)) :]
     quantization = source.quantization if op in ("minimum", "maximum") else net.quantization(0.01 if op == "prelu" else 0.05)
     data = net.rng.integers(-128, 128, shape).astype(np.int8)
     return net.build.tensor(Tensor("constant", shape, "int8", quantization, data))
