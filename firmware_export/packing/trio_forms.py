@@ -155,22 +155,23 @@ class _Search:
         for factors in self._factors():
             first, last = self._starts(targets, factors, (self.at <= high) & (self.at >= 0), (self.at > low) & (self.at > 0))
             starts = (np.maximum(first, 0) + np.minimum(last, 2 * self.scale.unit)) // 2
-            for place in np.flatnonzero((first <= last) & (starts >= 0)):
-                negative = self._negative(int(starts[place]), int(factors[place]), targets)
-                if negative is not None and self._is_proven(int(starts[place]), int(factors[place]), negative):
-                    return int(starts[place]), int(factors[place]), negative
+            chosen = np.flatnonzero((first <= last) & (starts >= 0))
+            negatives, possible = self._negatives(starts[chosen], factors[chosen], targets)
+            for place, negative in zip(chosen[possible], negatives[possible], strict=True):
+                if self._is_proven(int(starts[place]), int(factors[place]), int(negative)):
+                    return int(starts[place]), int(factors[place]), int(negative)
         raise Unpackable(f"channel {self.channel} has no signed form with shift {self.shift}")
 
-    def _negative(self, start: int, factor: int, targets: Int64) -> int | None:
-        """What takes the steps below zero to their places; None if nothing does."""
+    def _negatives(self, starts: Int64, factors: Int64, targets: Int64) -> tuple[Int64, npt.NDArray[np.bool_]]:
+        """What takes the steps below zero to their places with each start and factor, and whether anything does."""
         low, high = self.reach
         reached, missed = (self.at <= high) & (self.at < 0), (self.at > low) & (self.at <= 0)
-        taken = (((self.scale.unit * self.at + start) * factor >> 32) - (targets >> 32))[reached]
-        before = (((self.scale.unit * (self.at - 1) + start) * factor >> 32) - (targets >> 32))[missed]
-        most, least = int(taken.min(initial=_INT32_MAX)), max(0, int(before.max(initial=-1)) + 1)
-        if least > most:
-            return None
-        return least if most == _INT32_MAX else (least + most) // 2
+        taken, before = (
+            ((self.scale.unit * (self.at[chosen] - back) + starts[:, None]) * factors[:, None] >> 32) - (targets[chosen] >> 32)
+            for chosen, back in ((reached, 0), (missed, 1))
+        )
+        most, least = taken.min(1, initial=_INT32_MAX), np.maximum(0, before.max(1, initial=-1) + 1)
+        return np.where(most == _INT32_MAX, least, (least + most) // 2), least <= most
 
     def _is_proven(self, start: int, factor: int, negative: int) -> bool:
         low, high = self.reach
