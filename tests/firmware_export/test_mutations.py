@@ -69,10 +69,28 @@ def qoperators(dtype: str) -> bytes:
     return net.model((1, 5)).SerializeToString()
 
 
+def edges_and_signals() -> bytes:
+    """An image as [n, h, w, c], a channel shuffle, a reduction that drops an edge, a convolution of one dimension."""
+    net = Qdq((1, 4, 6, 4), 7)
+    x = net.bare("Transpose", net.input(), (1, 4, 4, 6), perm=[0, 3, 1, 2])
+    x = net.conv(x, 6)
+    parts = net.bare("Reshape", x, (1, 2, 3, 4, 6), net.constant(np.array([1, 2, 3, 4, 6], np.int64)))
+    turned = net.bare("Transpose", parts, (1, 3, 2, 4, 6), perm=[0, 2, 1, 3, 4])
+    whole = net.bare("Reshape", turned, (1, 6, 4, 6), net.constant(np.array([1, 6, 4, 6], np.int64)))
+    signal = net.node("ReduceMean", [whole, net.constant(np.array([2], np.int64))], keepdims=0)
+    signal = net.quantized(signal, 0.02, -100, (1, 6, 6))
+    weights, _ = net.weights((4, 6, 3), 0.02)
+    y = net.node("Conv", [signal, weights], kernel_shape=[3], pads=[1, 1], strides=[1])
+    y = net.same_scale("MaxPool", net.quantized(y, 0.02, 3, (1, 4, 6)), (1, 4, 3), kernel_shape=[2], strides=[2])
+    part = net.node("Gather", [y, net.constant(np.int64(1))], axis=2)
+    net.shapes[tanh := net.quantized(net.node("Tanh", [part]), 1 / 128, 0, (1, 4))] = (1, 4)
+    return net.model(tanh).SerializeToString()
+
+
 def seeds(kind: str) -> list[bytes]:
     models = [resnet().SerializeToString(), dscnn().SerializeToString(), pools_and_softmax()]
     if kind == "onnx":
-        return [*models, patterns(), qoperators("int8"), qoperators("uint8")]
+        return [*models, patterns(), edges_and_signals(), qoperators("int8"), qoperators("uint8")]
     return [write_tflite(read_onnx_bytes(model)) for model in models]
 
 
