@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from firmware_export.graph import Graph
 from firmware_export.operators import LayerCode
 from firmware_export.planning.blocks import build_problem, problem_of
-from firmware_export.planning.exact import moment_bound, smallest
+from firmware_export.planning.exact import WORK, moment_bound, smallest
 from firmware_export.planning.lives import Lives
 from firmware_export.planning.placement import Placement
 
@@ -23,6 +23,8 @@ RAM_INSTRUCTIONS = 1.3
 """ram: at most so many times the instructions of balanced."""
 TRIALS = 12
 """Selections that are placed at most."""
+TRIAL_WORK = 10_000
+"""Of exact.smallest, for selections that are only tried."""
 RELIEFS = 8
 """Nodes of a selection that may get a smaller kernel because the moments do not fit together."""
 SMALL_GRAPH = 500
@@ -126,9 +128,9 @@ def choose(graph: Graph, lives: Lives, options: Sequence[Sequence[LayerCode]], g
     return best
 
 
-def _placed(graph: Graph, lives: Lives, selection: Selection) -> Chosen:
+def _placed(graph: Graph, lives: Lives, selection: Selection, work: int = WORK) -> Chosen:
     problem, _, _ = build_problem(graph, lives, selection.codes)
-    return Chosen(selection, *smallest(problem, selection.bound))
+    return Chosen(selection, *smallest(problem, selection.bound, work))
 
 
 def _score(score: Score, chosen: Chosen) -> tuple[float, float]:
@@ -137,15 +139,18 @@ def _score(score: Score, chosen: Chosen) -> tuple[float, float]:
 
 def relieved(graph: Graph, lives: Lives, options: Sequence[Sequence[Option]], chosen: Chosen, score: Score) -> Chosen:
     """Where the moments do not fit the bound together: smaller kernels for nodes at the buffer's end, while that pays."""
+    first = chosen
     for _ in range(RELIEFS):
         if chosen.placement.size <= chosen.selection.bound:
             break
-        trials = [_placed(graph, lives, smaller) for smaller in _smaller(graph, lives, options, chosen)]
+        trials = [_placed(graph, lives, smaller, TRIAL_WORK) for smaller in _smaller(graph, lives, options, chosen)]
         best = min(trials, key=lambda trial: _score(score, trial), default=chosen)
         if _score(score, best) >= _score(score, chosen):
             break
         chosen = best
-    return chosen
+    if chosen is first or chosen.proven:
+        return chosen
+    return min(_placed(graph, lives, chosen.selection), chosen, key=lambda found: found.placement.size)
 
 
 def _smaller(graph: Graph, lives: Lives, options: Sequence[Sequence[Option]], chosen: Chosen) -> Iterator[Selection]:

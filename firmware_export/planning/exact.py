@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from firmware_export.planning.blocks import GRANULE, Gap, Problem, gaps_of
-from firmware_export.planning.placement import Placement, place_quickly
+from firmware_export.planning.placement import SEARCH_WORK, Placement, place_quickly
 
 WORK = 400_000
 """Propagation steps that a proof may take."""
@@ -195,7 +195,7 @@ def smallest(problem: Problem, bound: int, work: int = WORK) -> tuple[Placement,
                 return best, True
             best = _placement(problem, offsets)
     except OutOfWork:
-        found = place_quickly(problem, bound)
+        found = place_quickly(problem, bound, min(SEARCH_WORK, work))
         return min(best, found, key=lambda placement: placement.size), found.size <= bound
     return best, True
 

@@ -214,7 +214,10 @@ FIGURES = {
 }
 
 
-@pytest.mark.parametrize("model, goal", sorted(FIGURES))
+QUICK = [pytest.param(*key, marks=[pytest.mark.long] if key == ("vww_96_int8", "balanced") else []) for key in sorted(FIGURES)]
+
+
+@pytest.mark.parametrize("model, goal", QUICK)
 def test_memory_of_the_reference_models(model: str, goal: str, shared_data: Path) -> None:
     """Bytes of the whole buffer, scratch included; with the goal ram at most 1.3 times the instructions of balanced."""
     graph = simplify(read_tflite(shared_data / "mlperf_tiny_models" / f"{model}.tflite"))
