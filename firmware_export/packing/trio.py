@@ -60,7 +60,7 @@ def pack_records(weights: Int64, constants: Int64 | None, *, flipped: bool) -> R
         parts.append((words & 0xFFFFFFFF).astype("<u4").reshape(pairs.shape[0], -1).view(np.uint8))
     data = np.concatenate(parts, 1).reshape(-1)
     if constants is None or channels % CHANNELS == 0:
-        return Records(data, data.size - 4)
+        return Records(data, data.size - 1)
     end = data.size - 4 * constants.shape[1]
     return Records(data[:end], end)
 

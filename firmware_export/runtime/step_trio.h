@@ -45,7 +45,7 @@ typedef enum { NN_TRIO_LINEAR = 0, NN_TRIO_SIGNED = 1, NN_TRIO_RAW = 2 } nn_trio
  * x: depth * NN_TRIO_WORDS words. depth: even. skipped: -depth modulo NN_TRIO_UNROLLED.
  * weights: one record for every two channels: depth x (a byte of each channel), then of the first and of the second channel
  *     start, factor, and for the signed form negative (packing/trio_forms.py). Raw records have weights only.
- * limit: if the number of channels is odd, the end of the first channel's constants in the last record, else 4 bytes less
+ * limit: if the number of channels is odd, the end of the first channel's constants in the last record, else one byte less
  *     than the end of the records.
  * first: what the sums of the words start from, NN_TRIO_BIAS in all sums included.
  * form: raw ones store the words of each channel, uint32 [channels][NN_TRIO_WORDS], to output.
