@@ -16,13 +16,14 @@ from firmware_export.passes.fold_constants import fold_constants
 from firmware_export.passes.fuse_pad import fuse_pad
 from firmware_export.passes.fuse_relu import fuse_relu
 from firmware_export.passes.merge_reshapes import merge_reshapes
+from firmware_export.passes.merge_tables import merge_tables
 from firmware_export.passes.recognise_clamps import recognise_clamps
 from firmware_export.passes.remove_dead_channels import remove_dead_channels
 from firmware_export.passes.remove_identities import remove_identities
 from firmware_export.passes.remove_unused import remove_unused
 
 PASSES: tuple[Callable[[Graph], Graph], ...] = (
-    fold_constants, fuse_pad, recognise_clamps, fuse_relu, merge_reshapes, remove_identities,
+    fold_constants, fuse_pad, recognise_clamps, fuse_relu, merge_reshapes, remove_identities, merge_tables,
     remove_dead_channels, remove_unused,
 )  # fmt: skip
 

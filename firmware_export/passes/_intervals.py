@@ -53,6 +53,12 @@ def anything(tensor: Tensor, clamp: Sequence[int] = (INT8_MIN, INT8_MAX)) -> Int
     return Interval(np.full(tensor.shape, clamp[0], np.int8), np.full(tensor.shape, clamp[1], np.int8))
 
 
+def met_values(x: Interval) -> Array:
+    """int8: every value that some element of a tensor can have."""
+    found: Array = EVERY_INT8[(x.low.min() <= EVERY_INT8) & (x.high.max() >= EVERY_INT8)]
+    return found
+
+
 def _set(reach: Reach, graph: Graph, index: int, found: Interval) -> None:
     if graph.tensors[index].dtype == "int8":
         reach.values[index] = found

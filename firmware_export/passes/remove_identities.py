@@ -12,7 +12,7 @@ import numpy as np
 
 from firmware_export.graph import Graph, Node
 from firmware_export.operators import operator_of
-from firmware_export.passes._intervals import EVERY_INT8, TABLES, Reach, intervals
+from firmware_export.passes._intervals import TABLES, Reach, intervals, met_values
 from firmware_export.passes._rewrite import reading
 from firmware_export.passes._weighted import in_every_arithmetic
 
@@ -42,7 +42,6 @@ def _is_candidate(graph: Graph, node: Node) -> bool:
 
 
 def _changes_nothing(graph: Graph, node: Node, reach: Reach) -> bool:
-    x = reach.values[node.inputs[0]]
-    met = EVERY_INT8[(x.low.min() <= EVERY_INT8) & (x.high.max() >= EVERY_INT8)]
+    met = met_values(reach.values[node.inputs[0]])
     results = in_every_arithmetic(graph, lambda view: operator_of(node).simulate(view, node, [met])[0])
     return all(np.array_equal(result, met) for result in results)
