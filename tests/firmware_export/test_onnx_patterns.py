@@ -340,3 +340,57 @@ def test_the_shape_of_an_unstored_convolution_is_refused() -> None:
     y = net.quantized(net.node("Reshape", [pending, target]), 1 / 256, -128, SHAPE)
     with pytest.raises(GraphError, match=r"the shape of .* is not known before it is quantized"):
         read(net.model(y))
+
+
+# Values between operators that nothing quantizes
+
+
+def test_an_operator_reads_a_clamped_value() -> None:
+    """The clamp keeps the scale of what it reads, so that no QuantizeLinear is needed between it and a convolution."""
+    net = Qdq(SHAPE, 2)
+    x = net.input(scale=0.05, zero_point=4)
+    relu = net.bare("Relu", net.bare("Transpose", x, (1, 3, 5, 4), perm=[0, 1, 3, 2]), (1, 3, 5, 4))
+    graph = agrees(net.model(net.conv(relu, 4)), steps=1)
+    assert kinds(graph) == ["transpose", "relu", "conv2d"] or kinds(graph) == ["relu", "transpose", "conv2d"]
+
+
+def test_a_matmul_of_flattened_weights_of_three_dimensions() -> None:
+    """Weights that are no matrix cannot be reordered: the flattened image is brought into the file's order."""
+    net = Qdq((1, 3, 4, 6), 3)
+    flat = net.bare("Reshape", net.input(), (1, 1, 72), net.constant(np.array([1, 1, 72], np.int64)))
+    weights, _ = net.weights((1, 72, 5), 0.01, per_channel=False)
+    y = net.quantized(net.node("MatMul", [flat, weights]), 0.05, 3, (1, 1, 5))
+    assert "transpose" in kinds(agrees(net.model(y)))
+
+
+@pytest.mark.parametrize(
+    ("step", "words"),
+    [
+        (lambda net, x: net.node("Relu", [net.weights(SHAPE)[0]]), "quantizes the constant .* again"),
+        (lambda net, x: net.node("Flatten", [net.node("Relu", [net.weights(SHAPE)[0]])]), "constant"),
+        (lambda net, x: net.node("Add", [net.node("LeakyRelu", [x]), net.node("Sigmoid", [x])]), "reads .* in float32"),
+        (lambda net, x: net.node("Where", [x, x, x]), "Where computes: not supported"),
+        (lambda net, x: net.node("Gather", [x, net.node("Cast", [x], to=TensorProto.INT64)]), "the index .* is not a constant"),
+    ],
+)
+def test_chains_that_are_refused(step: Callable[[Qdq, str], str], words: str) -> None:
+    with pytest.raises(GraphError, match=words):
+        read(of_input(step))
+
+
+def test_shapes_that_do_not_broadcast_are_refused() -> None:
+    net = Qdq(SHAPE, 2)
+    pending = net.node(
+        "Add", [net.input(), net.node("DequantizeLinear", [net.constant(np.zeros((7,), np.int8)), number(net, 1)])]
+    )
+    y = net.quantized(net.node("Reshape", [pending, net.node("Shape", [pending])]), 0.1, 0, SHAPE)
+    with pytest.raises(GraphError, match="expected shapes that broadcast"):
+        read(net.model(y))
+
+
+def test_inputs_of_other_types_are_refused() -> None:
+    net = Qdq(SHAPE, 2)
+    model = net.model(net.conv(net.input(), 3))
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.INT64
+    with pytest.raises(GraphError, match="model input 'input' is int64; supported: float32, int8 and uint8"):
+        read(model)
