@@ -43,18 +43,18 @@ def read_grouped(match: OnnxMatch) -> Node:
 
 
 def grouped_tflite(op: TfliteOperator, attributes: dict[str, Attribute]) -> Node:
-    """As read_grouped, for a CONV_2D whose filters have fewer channels than the image.
+    """As read_grouped, for a CONV_2D whose image has several times the channels of its filters.
 
     Raises:
-        GraphError: channels and weights that the groups do not divide, or too many groups.
+        GraphError: outputs that the groups do not divide, computed weights, or too many groups.
     """
     x, weights, y = op.input(0), op.input(1), op.output()
-    depth, channels = weights.shape[3], x.shape[-1]
-    groups = channels // max(depth, 1)
-    if not 1 < groups <= MAX_GROUPS or depth * groups != channels or weights.shape[OUTPUTS] % groups or weights.data is None:
+    depth = weights.shape[3]
+    groups = x.shape[-1] // depth
+    if groups > MAX_GROUPS or weights.shape[OUTPUTS] % groups or weights.data is None:
         raise GraphError(
-            f"weights '{weights.name}' {weights.shape} for an image of {channels} channels; supported: as many channels, or "
-            f"those of up to {MAX_GROUPS} groups that divide channels and outputs"
+            f"weights '{weights.name}' {weights.shape} for an image of {x.shape[-1]} channels; supported: as many channels, or "
+            f"constants for up to {MAX_GROUPS} groups that divide the outputs"
         )
     per_group, outputs = weights.shape[OUTPUTS] // groups, []
     for group in range(groups):

@@ -78,7 +78,8 @@ class Conv2d(Operator):
     def read_tflite(self, op: TfliteOperator) -> Node:
         options = op.options_as(schema.Conv2DOptionsT)
         attributes = tflite_window(op, options)
-        if op.input(1).shape[3] != op.input(0).shape[-1]:
+        channels, depth = op.input(0).shape[-1], op.input(1).shape[3]
+        if channels > depth and channels % depth == 0:
             return grouped_tflite(op, attributes)
         return Node(self.name, op.inputs, op.outputs, attributes)
 

@@ -83,11 +83,19 @@ def test_options() -> None:
 
 
 @pytest.mark.parametrize(
-    ("channels", "depth", "outputs"), [(6, 4, 4), (6, 3, 5), (6, 7, 4), (130, 1, 130)]
+    ("channels", "depth", "outputs"), [(6, 3, 5), (6, 2, 4), (130, 1, 130)]
 )  # fmt: skip
 def test_refusals(channels: int, depth: int, outputs: int) -> None:
-    with pytest.raises(GraphError, match=r"for an image of \d+ channels; supported: as many channels, or those of up to 64"):
+    with pytest.raises(
+        GraphError, match=r"for an image of \d+ channels; supported: as many channels, or constants for up to 64"
+    ):
         read_tflite_bytes(grouped_file(channels, depth, outputs))
+
+
+@pytest.mark.parametrize("depth", [4, 5, 7, 12])
+def test_channels_that_are_no_groups(depth: int) -> None:
+    with pytest.raises(GraphError, match="for an image of 6 channels; supported: the same number"):
+        read_tflite_bytes(grouped_file(6, depth, 4))
 
 
 def test_computed_weights_are_refused() -> None:
