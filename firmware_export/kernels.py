@@ -50,7 +50,7 @@ _DSP_WINOGRAD: Mapping[str, tuple[Packer, ...]] = {
 _MVE: Mapping[str, tuple[Packer, ...]] = {
     "add": (add_mve.add_layer,),
     "conv2d": (conv2d_mve.conv2d_layer,),
-    "depthwise_conv2d": (depthwise_mve.depthwise_layer,),
+    "depthwise_conv2d": tuple(partial(depthwise_mve.depthwise_layer, small=small) for small in (False, True)),
     "fully_connected": (fully_connected_mve.fully_connected_layer,),
 }
 _PACKERS: Mapping[tuple[str, str], Mapping[str, tuple[Packer, ...]]] = {

@@ -10,6 +10,9 @@ from firmware_export.packing import add_linear
 
 FUNCTIONS = {"nn_add_linear": "nn_add_mve_linear", "nn_add_linear_signed": "nn_add_mve_signed"}
 
+ELEMENT_INSTRUCTIONS = {"nn_add_linear": 2.5, "nn_add_linear_signed": 3.25}
+"""About how many the kernel executes for an element."""
+
 
 def add_layer(graph: Graph, node: Node) -> LayerCode:
     """The call of a kernel of add_mve.c for a checked add node.
@@ -18,5 +21,12 @@ def add_layer(graph: Graph, node: Node) -> LayerCode:
         Unpackable: see add_linear.add_layer; the fallback is the operator's own call.
     """
     code = add_linear.add_layer(graph, node)
+    each = ELEMENT_INSTRUCTIONS[code.function] * graph.tensors[node.outputs[0]].elements
     summary = code.summary.replace("linear", "mve linear")
-    return replace(code, function=FUNCTIONS[code.function], sources=("add_mve.c", "step_mve.c"), summary=summary)
+    return replace(
+        code,
+        function=FUNCTIONS[code.function],
+        sources=("add_mve.c", "step_mve.c"),
+        instructions=round(each) + 30,
+        summary=summary,
+    )

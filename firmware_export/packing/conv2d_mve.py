@@ -11,7 +11,7 @@ from firmware_export.operators import Constant, LayerCode
 from firmware_export.operators._accumulator import OutputStage, int8_weights, int32_bias
 from firmware_export.operators._checks import MAX_SIZE, int8_image
 from firmware_export.operators._window import Window
-from firmware_export.packing.mve import VECTOR, clamp_fields, pack
+from firmware_export.packing.mve import BLOCKS, GROUP, VECTOR, clamp_fields, pack
 from firmware_export.requantize import Int64
 
 PIXELS = 2
@@ -67,6 +67,7 @@ def conv2d_code(window: Window, weights: Array, bias: Int64, zero_point: int, st
         sources=("conv2d_mve.c", "step_mve.c", "patch.c"),
         scratch_bytes=_scratch_bytes(window, reading),
         distances=(distance(window, outputs),),
+        instructions=_instructions(window, reading, outputs),
         summary=f"{summary}, mve {records.form}",
     )
 
@@ -94,15 +95,33 @@ def _as_one_row(window: Window) -> Window:
     return replace(window, size=(1, pixels), output=(1, pixels))
 
 
+def _instructions(window: Window, reading: Reading, outputs: int) -> int:
+    """About how many the kernel executes."""
+    products = 14 * reading.rows * reading.vectors + 7 * (reading.rows - 1) + (22 if reading.tail else 0)
+    pair = 50 + -(-outputs // GROUP) * (68 + BLOCKS * products)
+    inside, all_pixels = _inside(window), window.output[0] * window.output[1]
+    vectors = -(-window.kernel[1] * window.channels // VECTOR)
+    copies = (all_pixels - inside) * (80 + window.kernel[0] * (20 + 8 * vectors))
+    if reading.gathered:
+        copies += inside * (20 + 4 * window.kernel[0] if vectors == 1 else 50 + window.kernel[0] * (8 + 3 * vectors))
+    return window.output[0] * -(-window.output[1] // PIXELS) * pair + copies
+
+
+def _inside(window: Window) -> int:
+    """Outputs whose windows lie on the image."""
+    counts = []
+    for axis in (0, 1):
+        begin = np.arange(window.output[axis]) * window.stride[axis] - window.padding[2 * axis]
+        end = begin + (window.kernel[axis] - 1) * window.dilation[axis]
+        counts.append(int(np.count_nonzero((begin >= 0) & (end < window.size[axis]))))
+    return counts[0] * counts[1]
+
+
 def _scratch_bytes(window: Window, reading: Reading) -> int:
-    """Two copied windows; the least there is where all windows lie on the image and are read from there."""
-    reach = [(kernel - 1) * dilation for kernel, dilation in zip(window.kernel, window.dilation, strict=True)]
-    last = [(output - 1) * stride for output, stride in zip(window.output, window.stride, strict=True)]
-    before = (window.padding[0], window.padding[2])
-    inside = all(end + far - pad < size for end, far, pad, size in zip(last, reach, before, window.size, strict=True))
-    if inside and before == (0, 0) and not reading.gathered:
+    """Two copied windows, a vector behind each that may be written too; the least there is where none is copied."""
+    if _inside(window) == window.output[0] * window.output[1] and not reading.gathered:
         return VECTOR
-    return PIXELS * -(-window.taps * window.channels // VECTOR) * VECTOR
+    return PIXELS * (-(-window.taps * window.channels // VECTOR) + 1) * VECTOR
 
 
 def distance(window: Window, outputs: int) -> int:

@@ -36,9 +36,9 @@ class Strips:
     transposed: bool
 
     @staticmethod
-    def of(window: Window) -> Strips:
-        """The way with the fewest instructions."""
-        ways = [Strips(window, rows, transposed) for transposed in (False, True) for rows in (2, 1)]
+    def of(window: Window, *, small: bool = False) -> Strips:
+        """The way with the fewest instructions; small: among those whose rows are the image's, which overlap their input."""
+        ways = [Strips(window, rows, transposed) for transposed in ((False,) if small else (False, True)) for rows in (2, 1)]
         return min((way for way in ways if way.possible), key=lambda way: way.instructions)
 
     @property
@@ -86,13 +86,16 @@ class Strips:
         }
 
 
-def depthwise_code(window: Window, weights: Array, bias: Int64, zero_point: int, stage: OutputStage) -> LayerCode:
+def depthwise_code(
+    window: Window, weights: Array, bias: Int64, zero_point: int, stage: OutputStage, *, small: bool = False
+) -> LayerCode:
     """The call of a kernel of depthwise_mve.c.
 
     Args:
         weights: int8 [1, kernel h, kernel w, channels].
         bias: [channels], at the scale of the sums, without the zero point.
         zero_point: of the input, int8 [1, h, w, channels].
+        small: whether memory counts more than instructions, see Strips.of.
     Raises:
         Unpackable: the window is larger than 3x3 or dilated, channels are multiplied, a factor is 1 or more, or
             mve.requantization_form. The fallback is depthwise_conv2d.c.
@@ -106,7 +109,7 @@ def depthwise_code(window: Window, weights: Array, bias: Int64, zero_point: int,
     form = requantization_form(stage, *reachable(matrix, bias, zero_point))
     if form == "general":
         raise Unpackable("a factor is 1/2 or more and not clamped at the zero point")
-    strips = Strips.of(window)
+    strips = Strips.of(window, small=small)
     values = strips.fields() | {"fill": zero_point}
     return LayerCode(
         function=f"nn_depthwise_mve_{'two_rows' if strips.rows == 2 else 'one_row'}_{form}",
@@ -122,7 +125,7 @@ def depthwise_code(window: Window, weights: Array, bias: Int64, zero_point: int,
     )
 
 
-def depthwise_layer(graph: Graph, node: Node) -> LayerCode:
+def depthwise_layer(graph: Graph, node: Node, *, small: bool = False) -> LayerCode:
     """depthwise_code of a checked depthwise_conv2d node.
 
     Raises:
@@ -134,7 +137,7 @@ def depthwise_layer(graph: Graph, node: Node) -> LayerCode:
     bias = int32_bias(graph, node, channels)
     sums = np.zeros(channels, np.int64) if bias is None else bias.reshape(-1).astype(np.int64)
     window = Window.of(node, x, (weights.shape[1], weights.shape[2]))
-    return depthwise_code(window, weights.data, sums, x.zero_point, OutputStage.of(graph, node, channels))
+    return depthwise_code(window, weights.data, sums, x.zero_point, OutputStage.of(graph, node, channels), small=small)
 
 
 def _records(weights: Array, bias: Int64, zero_point: int, stage: OutputStage, *, transposed: bool) -> npt.NDArray[np.uint32]:

@@ -8,7 +8,7 @@ from firmware_export.graph import Array, Graph, Node
 from firmware_export.operators import Constant, LayerCode
 from firmware_export.operators._accumulator import OutputStage, int8_weights, int32_bias
 from firmware_export.operators._checks import int8_input
-from firmware_export.packing.mve import VECTOR, clamp_fields, pack
+from firmware_export.packing.mve import GROUP, VECTOR, clamp_fields, pack
 from firmware_export.requantize import Int64
 
 
@@ -32,6 +32,7 @@ def fully_connected_code(weights: Array, bias: Int64, zero_point: int, stage: Ou
         fields={"weights": "{weights}"} | {name: str(value) for name, value in values.items()} | clamp_fields(stage),
         constants=(Constant("weights", records.words),),
         sources=("fully_connected_mve.c", "step_mve.c"),
+        instructions=batches * (60 + -(-outputs // GROUP) * (46 + 19 * (depth // VECTOR) + (30 if depth % VECTOR else 0))),
         summary=f"{depth} -> {outputs}" + (f", {batches} times" if batches > 1 else "") + f", mve {records.form}",
     )
 

@@ -41,7 +41,7 @@ static work prepare(const nn_conv2d_mve_params *params, const int8_t *input, int
     w.step = (uint32_t)window->stride_w * window->channels;
     w.gap = window->dilation_h * w.image_row - w.row_bytes;
     w.patch[0] = scratch;
-    w.patch[1] = scratch + (window->kernel_h * w.row_bytes + NN_MVE_BYTES - 1u) / NN_MVE_BYTES * NN_MVE_BYTES;
+    w.patch[1] = scratch + (window->kernel_h * w.row_bytes + 2u * NN_MVE_BYTES - 1u) / NN_MVE_BYTES * NN_MVE_BYTES;
     w.all = step;
     w.left = params->outputs % NN_MVE_GROUP;
     w.end = params->weights + params->words;
@@ -63,6 +63,12 @@ static row_of_outputs find_row(const work *w, uint32_t row) {
         found.last = found.last < window->output_w ? found.last & ~1u : found.last;
     }
     return found;
+}
+
+/* Where the window of an output begins that lies on the image. */
+static const int8_t *first_pixel(const work *w, const row_of_outputs *row, uint32_t column) {
+    const nn_window *window = &w->params->window;
+    return w->input + (uint32_t)row->y * w->image_row + column * w->step - window->padding_left * window->channels;
 }
 
 /* A window to its patch. */
@@ -119,21 +125,52 @@ static void compute_copied(const work *w, const row_of_outputs *row, uint32_t be
     }
 }
 
-/* Columns begin..end - 1, whose windows lie on the image. */
-static void compute_inside(const work *w, const row_of_outputs *row, uint32_t begin, uint32_t end, int8_t *output,
-                           nn_mve_block *block) {
+/* How many pairs of columns from row->first on have windows of short rows whose last vectors end on the image. */
+static uint32_t short_pairs(const work *w, const row_of_outputs *row, const int8_t *pixel) {
     const nn_window *window = &w->params->window;
-    const int8_t *pixel = w->input + (uint32_t)row->y * w->image_row + begin * w->step - window->padding_left * window->channels;
-    output += begin * w->params->outputs;
+    if (w->row_bytes > NN_MVE_BYTES || window->dilation_w != 1u) {
+        return 0u;
+    }
+    const uint32_t reach = (window->kernel_h - 1u) * window->dilation_h * w->image_row + w->step + NN_MVE_BYTES;
+    const uint32_t rest = (uint32_t)(w->input + window->input_h * w->image_row - pixel);
+    const uint32_t pairs = rest < reach ? 0u : (rest - reach) / (2u * w->step) + 1u;
+    return at_most(pairs, (row->last - row->first) / 2u);
+}
+
+/* Pairs of windows of short rows, copied together. Gives the column behind them. */
+static uint32_t compute_short(const work *w, const row_of_outputs *row, int8_t *output, nn_mve_block *block) {
+    const nn_window *window = &w->params->window;
+    const uint32_t outputs = w->params->outputs;
+    const int8_t *pixel = first_pixel(w, row, row->first);
+    const uint32_t pairs = short_pairs(w, row, pixel);
+    nn_mve_two two = {{pixel, pixel + w->step}, {w->patch[0], w->patch[1]}, w->row_bytes, window->dilation_h * w->image_row};
+    block->gap = 0u;
+    block->pixel[0] = w->patch[0];
+    block->pixel[1] = w->patch[1];
+    output += row->first * outputs;
+    for (uint32_t i = 0; i < pairs; ++i, output += 2u * outputs) {
+        nn_mve_copy_two(&two, window->kernel_h);
+        two.from[0] += 2u * w->step;
+        two.from[1] += 2u * w->step;
+        compute(w, block, output, output + outputs);
+    }
+    return row->first + 2u * pairs;
+}
+
+/* The columns whose windows lie on the image. Gives the column behind them. */
+static uint32_t compute_inside(const work *w, const row_of_outputs *row, int8_t *output, nn_mve_block *block) {
+    const int8_t *pixel = first_pixel(w, row, row->first);
+    output += row->first * w->params->outputs;
     block->gap = w->gap;
-    for (; begin < end; begin += 2u) {
-        const uint32_t second = begin + 1u < end ? 1u : 0u;
+    for (uint32_t column = row->first; column < row->last; column += 2u) {
+        const uint32_t second = column + 1u < row->last ? 1u : 0u;
         block->pixel[0] = pixel;
         block->pixel[1] = pixel + second * w->step;
         compute(w, block, output, output + second * w->params->outputs);
         pixel += 2u * w->step;
         output += 2u * w->params->outputs;
     }
+    return row->last;
 }
 
 static void convolve(const nn_conv2d_mve_params *params, const int8_t *input, int8_t *output, int8_t *scratch,
@@ -142,17 +179,16 @@ static void convolve(const nn_conv2d_mve_params *params, const int8_t *input, in
     const uint32_t columns = params->window.output_w;
     const uint32_t row_bytes = columns * params->outputs;
     nn_mve_block block = {{input, input}, {output, output}, params->weights, params->weights, params->rows,
-                          params->vectors, params->tail, 0u, params->zero_point};
+                          params->vectors, params->tail, 0u, params->zero_point, {0u, 0u}};
     for (uint32_t y = 0; y < params->window.output_h; ++y) {
         const row_of_outputs row = find_row(&w, y);
         int8_t *to = output + y * row_bytes;
-        if (params->gathered != 0u || row.first >= row.last) {
-            compute_copied(&w, &row, 0u, columns, to, &block);
-        } else {
+        uint32_t next = 0u;
+        if (row.first < row.last) {
             compute_copied(&w, &row, 0u, row.first, to, &block);
-            compute_inside(&w, &row, row.first, row.last, to, &block);
-            compute_copied(&w, &row, row.last, columns, to, &block);
+            next = params->gathered != 0u ? compute_short(&w, &row, to, &block) : compute_inside(&w, &row, to, &block);
         }
+        compute_copied(&w, &row, next, columns, to, &block);
     }
     if (params->clamped != 0u) {
         nn_mve_clamp(output, params->window.output_h * row_bytes, params->min, params->max);

@@ -28,7 +28,7 @@ static void compute(const nn_fully_connected_mve_params *params, nn_mve_block *b
 
 static void multiply(const nn_fully_connected_mve_params *params, const int8_t *input, int8_t *output, nn_mve_step step) {
     nn_mve_block block = {{input, input}, {output, output}, params->weights, params->weights, 1u, params->vectors,
-                          params->tail, 0u, params->zero_point};
+                          params->tail, 0u, params->zero_point, {0u, 0u}};
     for (uint32_t batch = 0; batch < params->batches; ++batch) {
         block.output[0] = output + batch * params->outputs;
         compute(params, &block, step);

@@ -32,8 +32,8 @@
     "vmladava.s8 " first ", q0, q2\n"                                                                                         \
     "vmladava.s8 " second ", q1, q2\n"
 
-/* Four channels of two pixels. entry: where on the stack stands at which of the four unrolled vectors, from label, a row
- * begins. */
+/* Four channels of two pixels. entry: place of the block's member that says where a row begins: at one of the four unrolled
+ * vectors from label on, or, if it has none, at label8, its tail. */
 #define PAIR_BLOCK(label, entry)                                                                                              \
     "ldm r1!, {r0, r2, r4, r6}\n"                                                                                             \
     "ldrd r3, r5, [r11]\n"                                                                                                    \
@@ -42,9 +42,7 @@
     "mov r10, r2\n"                                                                                                           \
     "mov r12, r4\n"                                                                                                           \
     "mov lr, r6\n"                                                                                                            \
-    "cmp r7, #0\n"                                                                                                            \
-    "beq 8f\n"                                                                                                                \
-    "ldr pc, [sp, #" entry "]\n"                                                                                              \
+    "ldr pc, [r11, #" entry "]\n"                                                                                             \
     ".balign 4\n"                                                                                                             \
     label ":\n"                                                                                                               \
     ".rept 4\n" PAIR_VECTOR ".endr\n"                                                                                         \
@@ -56,7 +54,8 @@
     "add r3, r3, r7\n"                                                                                                        \
     "add r5, r5, r7\n"                                                                                                        \
     "ldr r7, [r11, #28]\n"                                                                                                    \
-    "ldr pc, [sp, #" entry "]\n"                                                                                              \
+    "ldr pc, [r11, #" entry "]\n"                                                                                             \
+    label "8:\n"                                                                                                              \
     "8:\n"                                                                                                                    \
     "ldr r7, [r11, #32]\n"                                                                                                    \
     "cbz r7, 9f\n"                                                                                                            \
@@ -112,32 +111,37 @@
     ".syntax unified\n"                                                                                                       \
     "push {r4-r11, lr}\n"                                                                                                     \
     "vpush {d8-d15}\n"                                                                                                        \
-    "sub sp, sp, #12\n"                                                                                                       \
     "mov r11, r0\n"                                                                                                           \
     "ldr r1, [r11, #16]\n"
 #define LEAVE                                                                                                                 \
-    "add sp, sp, #12\n"                                                                                                       \
     "vpop {d8-d15}\n"                                                                                                         \
     "pop {r4-r11, pc}\n"
 
 #define PAIR(form)                                                                                                            \
     ENTER                                                                                                                     \
+    "ldr r7, [r11, #44]\n"                                                                                                    \
+    "cbnz r7, 1f\n"                                                                                                           \
     "ldr r7, [r11, #28]\n"                                                                                                    \
+    "adr.w r3, 28f\n"                                                                                                         \
+    "adr.w r5, 38f\n"                                                                                                         \
+    "cbz r7, 6f\n"                                                                                                            \
     "rsb r7, r7, #0\n"                                                                                                        \
     "and r7, r7, #3\n"                                                                                                        \
     "movs r0, #56\n"                                                                                                          \
     "mul r7, r7, r0\n"                                                                                                        \
-    "adds r7, r7, #1\n"                                                                                                       \
     "adr.w r3, 2f\n"                                                                                                          \
     "add r3, r3, r7\n"                                                                                                        \
     "adr.w r5, 3f\n"                                                                                                          \
     "add r5, r5, r7\n"                                                                                                        \
-    "strd r3, r5, [sp]\n"                                                                                                     \
+    "6:\n"                                                                                                                    \
+    "adds r3, r3, #1\n"                                                                                                       \
+    "adds r5, r5, #1\n"                                                                                                       \
+    "strd r3, r5, [r11, #44]\n"                                                                                               \
     "1:\n"                                                                                                                    \
-    PAIR_BLOCK("2", "0")                                                                                                      \
+    PAIR_BLOCK("2", "44")                                                                                                      \
     SUMS_TO("q4", "r0", "r2", "r4", "r6")                                                                                     \
     SUMS_TO("q5", "r8", "r10", "r12", "lr")                                                                                   \
-    PAIR_BLOCK("3", "4")                                                                                                      \
+    PAIR_BLOCK("3", "48")                                                                                                     \
     SUMS_TO("q6", "r0", "r2", "r4", "r6")                                                                                     \
     SUMS_TO("q7", "r8", "r10", "r12", "lr")                                                                                   \
     LOAD_##form                                                                                                               \
@@ -241,6 +245,24 @@ NN_NAKED void nn_mve_clamp(int8_t *x NN_UNUSED, uint32_t count NN_UNUSED, int32_
                      "pop {r4, pc}\n");
 }
 
+NN_NAKED void nn_mve_copy_two(const nn_mve_two *two NN_UNUSED, uint32_t rows NN_UNUSED) {
+    __asm__ volatile(".syntax unified\n"
+                     "push {r4-r6, lr}\n"
+                     "ldm r0, {r0, r2-r6}\n"     /* first, second, first copy, second copy, bytes of a row, from row to row */
+                     "dls lr, r1\n"
+                     "1:\n"
+                     "vldrb.u8 q0, [r0]\n"
+                     "vldrb.u8 q1, [r2]\n"
+                     "add r0, r0, r6\n"
+                     "add r2, r2, r6\n"
+                     "vstrb.8 q0, [r3]\n"
+                     "vstrb.8 q1, [r4]\n"
+                     "add r3, r3, r5\n"
+                     "add r4, r4, r5\n"
+                     "le lr, 1b\n"
+                     "pop {r4-r6, pc}\n");
+}
+
 NN_NAKED void nn_mve_copy_rows(const int8_t *from NN_UNUSED, uint32_t from_step NN_UNUSED, int8_t *to NN_UNUSED,
                             uint32_t to_step NN_UNUSED, uint32_t bytes NN_UNUSED, uint32_t rows NN_UNUSED) {
     __asm__ volatile(".syntax unified\n"
@@ -342,6 +364,13 @@ static void compute(nn_mve_block *block, uint32_t pixels, form kind) {
 void nn_mve_clamp(int8_t *x, uint32_t count, int32_t min, int32_t max) {
     for (; count > 0u; --count, ++x) {
         *x = nn_clamp(*x, min, max);
+    }
+}
+
+void nn_mve_copy_two(const nn_mve_two *two, uint32_t rows) {
+    for (uint32_t row = 0; row < rows; ++row) {
+        __builtin_memcpy(two->to[0] + row * two->bytes, two->from[0] + row * two->step, NN_MVE_BYTES);
+        __builtin_memcpy(two->to[1] + row * two->bytes, two->from[1] + row * two->step, NN_MVE_BYTES);
     }
 }
 

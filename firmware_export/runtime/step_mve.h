@@ -28,6 +28,7 @@
  *     nn_mve_single_*: only the first.
  * output: where the channels of each pixel go; moves on.
  * weights, end: records.
+ * entry: 0 before the first call of nn_mve_pair_*, which keep something there while rows, vectors and tail are the same.
  */
 typedef struct {
     const int8_t *pixel[2];
@@ -39,6 +40,7 @@ typedef struct {
     uint32_t tail;
     uint32_t gap;
     int32_t zero_point;
+    uint32_t entry[2];
 } nn_mve_block;
 
 typedef void (*nn_mve_step)(nn_mve_block *block);
@@ -54,6 +56,16 @@ void nn_mve_single_general(nn_mve_block *block);
 
 /* x: int8 [count], each at least min and at most max afterwards. */
 void nn_mve_clamp(int8_t *x, uint32_t count, int32_t min, int32_t max);
+
+/* Two windows to copy: rows of up to 16 bytes, step bytes apart, close together. 16 bytes of every row are read and written. */
+typedef struct {
+    const int8_t *from[2];
+    int8_t *to[2];
+    uint32_t bytes;
+    uint32_t step;
+} nn_mve_two;
+
+void nn_mve_copy_two(const nn_mve_two *two, uint32_t rows);
 
 /* Copies rows of `bytes` bytes that begin `from_step` bytes apart to places `to_step` bytes apart. */
 void nn_mve_copy_rows(const int8_t *from, uint32_t from_step, int8_t *to, uint32_t to_step, uint32_t bytes, uint32_t rows);

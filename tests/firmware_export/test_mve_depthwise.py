@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -135,6 +135,18 @@ def test_the_way_is_the_one_with_long_rows(
 ) -> None:
     found = Strips.of(window_of(size, stride))
     assert (found.rows, found.transposed) == (rows, transposed)
+
+
+def test_a_small_one_keeps_to_the_images_rows() -> None:
+    """Less scratch, and an output that may lie over the input, for more instructions."""
+    rng = np.random.default_rng(94)
+    graph = layer(rng, (25, 5, 64))
+    inputs = random_input(rng, graph)
+    large, small = (packed_case(graph, partial(depthwise_layer, small=small), inputs) for small in (False, True))
+    assert small.code.scratch_bytes == 4 * 7 * 64 + OVERFLOW < large.code.scratch_bytes / 3
+    assert (large.code.distances, small.code.distances) == ((None,), (2 * 5 * 64,))
+    assert large.code.instructions < small.code.instructions
+    assert_right_on_host({"small": small})
 
 
 def test_two_rows_need_two_rows_and_two_columns() -> None:
