@@ -37,21 +37,28 @@ def deepest(known: Mapping[int, Function], start: int, pointers: Mapping[str, fr
 
     Args:
         known: disassembly.functions.
-        pointers: what a call through a pointer may reach, by the name of the calling function; "" for all others.
+        pointers: what a call through a pointer may reach, by the name of the calling function; "" for all others. What is
+            running already is not reached again: the image is taken to be free of recursion through pointers.
     Raises:
         ToolchainError: a recursion, or a function without a bound.
     """
     done: dict[int, int] = {}
 
-    def _visit(place: int, chain: tuple[int, ...]) -> int:
-        if place in chain:
-            names = " -> ".join(known[p].name for p in (*chain[chain.index(place) :], place))
+    def _visit(place: int, chain: tuple[int, ...]) -> tuple[int, bool]:
+        """Bytes, and whether they are the same whatever the chain."""
+        if place in done:
+            return done[place], True
+        function, chain = known[place], (*chain, place)
+        targets, indirect = callees(function, known)
+        for target in sorted(targets & {*chain}):
+            names = " -> ".join(known[p].name for p in (*chain[chain.index(target) :], target))
             raise ToolchainError(f"{names} is a recursion; the stack has no bound")
-        if place not in done:
-            function = known[place]
-            targets, indirect = callees(function, known)
-            targets |= pointers.get(function.name, pointers[""]) if indirect else frozenset()
-            done[place] = own_stack(function) + max((_visit(t, (*chain, place)) for t in sorted(targets)), default=0)
-        return done[place]
+        through = pointers.get(function.name, pointers[""]) if indirect else frozenset[int]()
+        depths = [_visit(target, chain) for target in sorted((targets | through) - {*chain})]
+        total = own_stack(function) + max((depth for depth, _ in depths), default=0)
+        always = not through & {*chain} and all(same for _, same in depths)
+        if always:
+            done[place] = total
+        return total, always
 
-    return _visit(start, ())
+    return _visit(start, ())[0]

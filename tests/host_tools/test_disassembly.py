@@ -141,6 +141,18 @@ def test_a_pointer_may_reach_what_is_given() -> None:
     assert deepest(known, 0, {"": frozenset({100}), "a": frozenset()}) == 4
 
 
+def test_what_runs_already_is_not_reached_through_a_pointer() -> None:
+    """two hands its caller's step on; one -> two -> step and one -> step are the ways, whichever is looked at first."""
+    known = graph(
+        function("one", 0, step(0, pushed=4), step(2, "pointer", mnemonic="blx")),
+        function("two", 100, step(100, pushed=16), step(102, "pointer", mnemonic="blx")),
+        function("step", 200, step(200, pushed=64)),
+    )
+    assert deepest(known, 0, {"": frozenset({0, 100, 200})}) == 4 + 16 + 64
+    assert deepest(known, 100, {"": frozenset({0, 100, 200})}) == 16 + 4 + 64
+    assert deepest(known, 200, {"": frozenset({0, 100, 200})}) == 64
+
+
 def test_a_jump_into_an_own_loop_is_no_call() -> None:
     inner = (step(0, "address"), step(2, "pointer", mnemonic="bx"))
     assert callees(function("loop", 0, *inner), {}) == (set(), False)
