@@ -94,17 +94,16 @@ def _known(graph: Graph, node: Node, reach: Reach) -> list[Interval] | None:
 def _by_table(graph: Graph, node: Node, x: Interval) -> Interval:
     """The least and the largest of the results between the ends, from the table of all 256."""
     tables = in_every_arithmetic(graph, lambda view: operator_of(node).simulate(view, node, [EVERY_INT8])[0])
-    places = (x.low.astype(np.int64) - INT8_MIN, x.high.astype(np.int64) - INT8_MIN)
-    ends = [(_of_ranges(np.minimum, table), _of_ranges(np.maximum, table)) for table in tables]
-    return _hull([Interval(low[places], high[places]) for low, high in ends])
+    return _hull([_of_ranges(table, x) for table in tables])
 
 
-def _of_ranges(extreme: np.ufunc, table: Array) -> Array:
-    """[256, 256]: the extreme of table[i..j] at [i, j]; 0 where j < i."""
-    result = np.zeros((256, 256), np.int8)
-    for first in range(256):
-        result[first, first:] = extreme.accumulate(table[first:])
-    return result
+def _of_ranges(table: Array, x: Interval) -> Interval:
+    """The least and the largest of table[low..high] of each element; elements of one interval are looked up once."""
+    low, high = (values.astype(np.int64).reshape(-1) - INT8_MIN for values in (x.low, x.high))
+    codes, places = np.unique(low * 256 + high, return_inverse=True)
+    parts = [table[first : last + 1] for first, last in (divmod(code, 256) for code in codes.tolist())]
+    ends = [np.array([extreme(part) for part in parts], np.int8)[places].reshape(x.low.shape) for extreme in (np.min, np.max)]
+    return Interval(*ends)
 
 
 def _by_pairs(graph: Graph, node: Node, inputs: list[Interval]) -> Interval:
@@ -120,9 +119,7 @@ def _by_pairs(graph: Graph, node: Node, inputs: list[Interval]) -> Interval:
 def _of_corners(table: Array, node: Node, inputs: list[Interval], shape: tuple[int, ...]) -> Interval:
     a, b = inputs
     if node.inputs[0] == node.inputs[1]:  # one tensor twice: only equal pairs occur
-        diagonal = np.diagonal(table)
-        places = (a.low.astype(np.int64) - INT8_MIN, a.high.astype(np.int64) - INT8_MIN)
-        return Interval(_of_ranges(np.minimum, diagonal)[places], _of_ranges(np.maximum, diagonal)[places])
+        return _of_ranges(np.diagonal(table), a)
     if not all(_monotone(table, axis) for axis in (0, 1)):
         return Interval(np.full(shape, table.min(), np.int8), np.full(shape, table.max(), np.int8))
     ends = [(side.astype(np.int64) - INT8_MIN) for x in (a, b) for side in (x.low, x.high)]

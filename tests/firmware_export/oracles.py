@@ -23,6 +23,21 @@ def tflite_micro(model: bytes, inputs: Arrays, outputs: int = 1) -> Arrays:
     return [np.array(interpreter.get_output(place)) for place in range(outputs)]
 
 
+def tflite_micro_each(model: bytes, vectors: list[Arrays], outputs: int = 1) -> list[Arrays]:
+    """The outputs of the tflite-micro wheel for one input after another, each as the first that the model ever gets."""
+    from tflite_micro import runtime
+
+    interpreter = runtime.Interpreter.from_bytes(model, arena_size=2**22)
+    found = []
+    for vector in vectors:
+        interpreter.reset()
+        for place, value in enumerate(vector):
+            interpreter.set_input(value, place)
+        interpreter.invoke()
+        found.append([np.array(interpreter.get_output(place)) for place in range(outputs)])
+    return found
+
+
 def litert(model: bytes, inputs: Arrays) -> Arrays:
     """The outputs of LiteRT's reference kernels (BUILTIN_REF)."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType

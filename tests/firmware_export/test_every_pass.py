@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from dead_channels import dead_net, with_dead_channels
 from example_cases import Case, cases_of, random_values
-from oracles import tflite_micro
+from oracles import tflite_micro_each
 from random_graphs import random_graph
 
 from firmware_export.check import check
@@ -28,8 +28,9 @@ GRAPHS, NETS, EXAMPLES = 40, 25, 4
 names = pytest.mark.parametrize("run", ALL, ids=lambda run: run.__name__)
 
 
-def answers(graph: Graph, inputs: list[np.ndarray]) -> list[bytes]:
-    return [value.tobytes() for value in tflite_micro(write_tflite(graph), inputs, len(graph.outputs))]
+def answers(graph: Graph, inputs: list[list[np.ndarray]]) -> list[bytes]:
+    found = tflite_micro_each(write_tflite(graph), inputs, len(graph.outputs))
+    return [value.tobytes() for outputs in found for value in outputs]
 
 
 def edges(graph: Graph) -> list[tuple[tuple[int, ...], str, Quantization | None]]:
@@ -42,7 +43,7 @@ class Answers:
 
     def __init__(self, graph: Graph, inputs: list[list[np.ndarray]]) -> None:
         self.graph, self.inputs = graph, inputs
-        self._before: list[list[bytes]] | None = None
+        self._before: list[bytes] | None = None
 
     def assert_kept(self, run: Pass, label: str) -> None:
         """By one pass, which leaves the graph that it is given alone."""
@@ -55,8 +56,8 @@ class Answers:
         check(result)
         assert edges(result) == edges(graph), f"{label}: {run.__name__}"
         if self._before is None:
-            self._before = [answers(graph, values) for values in self.inputs]
-        assert [answers(result, values) for values in self.inputs] == self._before, f"{label}: {run.__name__}"
+            self._before = answers(graph, self.inputs)
+        assert answers(result, self.inputs) == self._before, f"{label}: {run.__name__}"
 
 
 def values_of(graph: Graph, seed: int, count: int = 2) -> list[list[np.ndarray]]:
