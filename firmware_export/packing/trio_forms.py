@@ -25,8 +25,13 @@ MAX_SHIFT = 20
 MAX_FACTOR = (1 << 30) - (1 << 20)
 TRIED_SHIFTS = 3
 """How many shifts are tried, from the largest that every factor allows."""
+ROUNDINGS = (0, 1, -1, 2, -2)
+"""What is added to the rounding of the signed form; each shifts the grid of starts by another fraction."""
 SEARCH = 200
 """How many factors on each side of the nearest one are tried."""
+MIDDLE_FIRST = [3, 2, 4, 1, 5, 0, 6]
+STARTS = len(MIDDLE_FIRST)
+"""How many starts are tried for a factor, of those with which the steps above zero are right."""
 _INT32_MAX = (1 << 31) - 1
 
 
@@ -71,18 +76,27 @@ class Form:
 
 @remembered
 def find_form(stage: Stage, scale: Scale) -> Form | None:
-    """The linear form, else the signed one; None if neither is exact for all channels."""
-    first, last = (
-        np.clip(stage.apply(edge, np.arange(stage.low.size)), INT8_MIN, INT8_MAX) for edge in (stage.low, stage.high)
-    )
+    """The linear form, else the signed one; None if neither is exact for all channels, or the reference may wrap around."""
+    every = np.arange(stage.low.size)
+    first, last = (np.clip(stage.apply(edge, every), INT8_MIN, INT8_MAX) for edge in (stage.low, stage.high))
     constant = first == last
-    for is_signed in (False, True):
+    if _may_wrap(stage):
+        return None
+    for rounding in (None, *ROUNDINGS):
         for shift in _shifts(stage, scale, constant):
             try:
-                return _form(stage, scale, shift, constant, first, is_signed=is_signed)
+                return _form(stage, scale, shift, constant, first, rounding)
             except Unpackable:
                 continue
     return None
+
+
+def _may_wrap(stage: Stage) -> bool:
+    """Whether the reference may leave int32, so that there are no thresholds."""
+    try:
+        return stage.thresholds.size == 0
+    except Unpackable:
+        return True
 
 
 def _shifts(stage: Stage, scale: Scale, constant: npt.NDArray[np.bool_]) -> list[int]:
@@ -96,13 +110,14 @@ def _largest_shift(stage: Stage, scale: Scale, channel: int) -> int:
     return scale.fraction_bits - 2 - int(stage.shift[channel])
 
 
-def _form(stage: Stage, scale: Scale, shift: int, constant: npt.NDArray[np.bool_], value: Int64, *, is_signed: bool) -> Form:
-    """The form of all channels with one shift; of constant channels, value is the output.
+def _form(stage: Stage, scale: Scale, shift: int, constant: npt.NDArray[np.bool_], value: Int64, offset: int | None) -> Form:
+    """The form of all channels with one shift; of constant channels, value is the output. offset: None for the linear form.
 
     Raises:
         Unpackable: some channel has none.
     """
-    rounding = ((2 * stage.zero_point + 1) << (shift - 1)) if is_signed else 0
+    is_signed = offset is not None
+    rounding = ((2 * stage.zero_point + 1) << (shift - 1)) + (offset or 0) if is_signed else 0
     found = np.zeros((3, value.size), np.int64)
     for channel in np.flatnonzero(~constant):
         search = _Search(stage, scale, shift, rounding, int(channel))
@@ -154,12 +169,17 @@ class _Search:
         targets = (STEPS << (32 + self.shift)) - (self.rounding << 32)
         for factors in self._factors():
             first, last = self._starts(targets, factors, (self.at <= high) & (self.at >= 0), (self.at > low) & (self.at > 0))
-            starts = (np.maximum(first, 0) + np.minimum(last, 2 * self.scale.unit)) // 2
-            chosen = np.flatnonzero((first <= last) & (starts >= 0))
-            negatives, possible = self._negatives(starts[chosen], factors[chosen], targets)
-            for place, negative in zip(chosen[possible], negatives[possible], strict=True):
-                if self._is_proven(int(starts[place]), int(factors[place]), int(negative)):
-                    return int(starts[place]), int(factors[place]), int(negative)
+            first, last = np.maximum(first, 0), np.minimum(last, 2 * self.scale.unit)
+            chosen = np.flatnonzero(first <= last)
+            starts = (
+                np.linspace(first[chosen], last[chosen], STARTS, axis=1).round().astype(np.int64)[:, MIDDLE_FIRST].reshape(-1)
+            )
+            repeated = np.repeat(factors[chosen], STARTS)
+            negatives, possible = self._negatives(starts, repeated, targets)
+            for place in np.flatnonzero(possible):
+                one = int(starts[place]), int(repeated[place]), int(negatives[place])
+                if self._is_proven(*one):
+                    return one
         raise Unpackable(f"channel {self.channel} has no signed form with shift {self.shift}")
 
     def _negatives(self, starts: Int64, factors: Int64, targets: Int64) -> tuple[Int64, npt.NDArray[np.bool_]]:
