@@ -5,6 +5,7 @@ uint8 becomes int8: values and zero points less 128 stand for the same real numb
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,10 +13,11 @@ from typing import Any
 import numpy as np
 from onnx import NodeProto
 
+from firmware_export.activation import Bounds
 from firmware_export.graph import Array, GraphError, Quantization, Tensor
 from firmware_export.model_file import shown
 from firmware_export.onnx_fold import folded
-from firmware_export.onnx_quantization import UINT8_OFFSET, quantization_of
+from firmware_export.onnx_quantization import UINT8_OFFSET, constant_input, quantization_of
 from firmware_export.onnx_tensors import attributes_of
 
 READS_FLOATS = ("Pad", "Resize")
@@ -37,6 +39,25 @@ def stored_zero(quantization: Quantization | None, is_unsigned: bool) -> float:
         return 0.0
     zero_point = int(quantization.zero_point[0]) + (UINT8_OFFSET if is_unsigned else 0)
     return -zero_point * float(quantization.scale[0])
+
+
+def integer_bounds(node: NodeProto, constants: Mapping[str, Array], quantization: Quantization, is_unsigned: bool) -> Bounds:
+    """The real bounds of a Relu or Clip on stored integers; a bound that is not given is infinite.
+
+    Raises:
+        GraphError: a bound that is no constant integer.
+    """
+    bounds = [-math.inf, math.inf]
+    places = [place for place in (1, 2) if place < len(node.input) and node.input[place]]
+    given: dict[int, Array] = {place: constant_input(node, place, "bound", constants) for place in places}
+    if node.op_type == "Relu":
+        given = {1: np.zeros((), np.int64)}
+    for place, array in given.items():
+        if array.size != 1 or array.dtype.kind not in "iu":
+            raise GraphError(f"a bound of {node.op_type} on integers is {array.dtype} {array.shape}; expected one integer")
+        stored = int(array.reshape(-1)[0]) - (UINT8_OFFSET if is_unsigned else 0)
+        bounds[place - 1] = (stored - int(quantization.zero_point[0])) * float(quantization.scale[0])
+    return bounds[0], bounds[1]
 
 
 def dequantized_constant(node: NodeProto, constants: Mapping[str, Array]) -> Tensor:

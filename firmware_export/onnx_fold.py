@@ -125,6 +125,11 @@ def _expand(inputs: Sequence[Array], attributes: Attributes) -> Array:
     return np.broadcast_to(inputs[0], shape)
 
 
+def _clip(inputs: Sequence[Array], attributes: Attributes) -> Array:
+    found: Array = np.clip(inputs[0], *inputs[1:3]) if len(inputs) > 2 else np.maximum(*inputs)
+    return found
+
+
 def _range(inputs: Sequence[Array], attributes: Attributes) -> Array:
     start, limit, step = (_integers(array)[0] for array in inputs)
     if step == 0:
@@ -168,6 +173,7 @@ ELEMENTWISE = ("Add", "Sub", "Mul", "Div", "Equal", "Where", "Min", "Max")
 FOLDED: dict[str, Rule] = {
     "Add": _binary(np.add),
     "Cast": _cast,
+    "Clip": _clip,
     "Concat": _concat,
     "ConstantOfShape": _constant_of_shape,
     "Div": _binary(_divided),

@@ -24,6 +24,7 @@ from firmware_export.onnx_constants import (
     bare_constant,
     dequantized_constant,
     divisor_constant,
+    integer_bounds,
     moved_constant,
     real_constant,
     stored_zero,
@@ -54,7 +55,7 @@ MAX_COPIED = 2**28
 """Bytes of constants and orders that one model may make: shared weights are copied for each operator that reads them."""
 KEEPS_QUANTIZATION = ("MaxPool", "GlobalMaxPool", "ReduceMax", "Slice", "Split", "Tile", "Transpose")
 """Operators whose output is stored like their input, so that they need no QuantizeLinear behind them."""
-ON_INTEGERS = (*KEEPS_QUANTIZATION, *REARRANGING, "Concat", "Gather", "Pad", "Resize")
+ON_INTEGERS = (*KEEPS_QUANTIZATION, *REARRANGING, *CLAMPS, "Concat", "Gather", "Pad", "Resize")
 """Operators that may read stored integers themselves."""
 MOVES_CONSTANTS = (*REARRANGING, "Transpose")
 SEVERAL_OUTPUTS = ("Split",)
@@ -157,6 +158,9 @@ class OnnxReader(FileValues):
         tensor = self._graph.tensors[source]
         if tensor.is_constant and node.op_type in MOVES_CONSTANTS:
             values[node.output[0]] = self._add_tensor(moved_constant(tensor, node, self._arguments(node)))
+        elif values is self._stored and node.op_type in CLAMPS and tensor.quantization is not None:
+            bounds = integer_bounds(node, self._constants, tensor.quantization, first in self._unsigned)
+            values[node.output[0]] = self._restored(source, tensor.quantization, bounds)
         elif values is self._stored and (node.op_type not in ON_INTEGERS or tensor.quantization is None):
             what = f"{tensor.dtype} '{shown(first)}'"
             raise GraphError(f"{node.op_type} reads the stored {what}; expected a DequantizeLinear before it")
@@ -169,8 +173,7 @@ class OnnxReader(FileValues):
                 values[name] = self._make_node(node, tensor.quantization, None, name)
         else:
             self._postpone(node)
-        if first in self._unsigned:
-            self._unsigned |= {*node.output}
+        self._unsigned |= {*node.output} if first in self._unsigned else set()
 
     def _dequantize(self, node: NodeProto) -> int:
         name = node.input[0] if node.input else ""
@@ -341,8 +344,7 @@ class OnnxReader(FileValues):
     def _stored_by_itself(self, name: str) -> int | None:
         """A pending value whose scale needs no QuantizeLinear: that of a dequantized value behind which only clamps and moves
         stand, or the natural scale of a function with a bounded range. None for other values."""
-        origin = self._origin(name)[0]
-        quantization = None
+        origin, quantization = self._origin(name)[0], None
         if origin in self._dequantized:
             quantization = self._graph.tensors[self._dequantized[origin]].quantization
         elif origin in self._pending:

@@ -43,6 +43,8 @@ CASES: list[tuple[str, list[np.ndarray], dict[str, Any]]] = [
     ("Cast", [floats(7)], {"to": TensorProto.INT64}),
     ("Cast", [ints(3, -1)], {"to": TensorProto.FLOAT}),
     ("Cast", [ints(3, 0)], {"to": TensorProto.BOOL}),
+    ("Clip", [ints(-200, 3, 200), np.array(-127, INT), np.array(127, INT)], {}),
+    ("Clip", [ints(-200, 3, 200), np.array(-127, INT)], {}),
     ("Concat", [ints(1), ints(2, 3), ints(4)], {"axis": 0}),
     ("Concat", [IMAGE, IMAGE[:, :1]], {"axis": -2}),
     ("ConstantOfShape", [ints(2, 3)], {"value": numpy_helper.from_array(ints(7))}),

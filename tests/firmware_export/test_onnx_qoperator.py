@@ -147,6 +147,17 @@ MOVES: dict[str, tuple[Callable[[Stored, str], str], Shape]] = {
     "Flatten": (lambda net, x: net.node("Flatten", [x], "moved"), (1, 60)),
     "Reshape": (lambda net, x: net.node("Reshape", [x, net.constant(np.array([1, 60], np.int64))], "moved"), (1, 60)),
     "Identity": (lambda net, x: net.node("Identity", [x], "moved"), IMAGE),
+    "Relu": (lambda net, x: net.node("Relu", [x], "moved"), IMAGE),
+    "Clip": (
+        lambda net, x: net.node(
+            "Clip", [x, *(net.constant(np.array(v + net.offset).astype(net.dtype)) for v in (-90, 77))], "moved"
+        ),
+        IMAGE,
+    ),
+    "Clip below": (
+        lambda net, x: net.node("Clip", [x, net.constant(np.array(5 + net.offset).astype(net.dtype))], "moved"),
+        IMAGE,
+    ),
     "Concat": (lambda net, x: net.node("Concat", [x, x], "moved", axis=2), (1, 3, 10, 4)),
     "Gather": (lambda net, x: net.node("Gather", [x, net.constant(np.int64(1))], "moved", axis=1), (1, 5, 4)),
     "Slice": (
@@ -168,8 +179,9 @@ MOVES: dict[str, tuple[Callable[[Stored, str], str], Shape]] = {
 }
 
 
-@pytest.mark.parametrize("dtype", ["int8", "uint8"])
-@pytest.mark.parametrize("name", MOVES)
+@pytest.mark.parametrize(
+    ("name", "dtype"), [(name, dtype) for name in MOVES for dtype in ("int8", "uint8") if (name, dtype) != ("Relu", "uint8")]
+)
 def test_moves_of_stored_integers(name: str, dtype: str) -> None:
     """Bytes are moved and chosen without a look at their scale: every one equals onnxruntime's."""
     move, shape = MOVES[name]
@@ -324,6 +336,27 @@ def test_an_input_that_is_moved_before_its_scale_is_told(dtype: str) -> None:
     net.node("QLinearSigmoid", ["turned", *net.pair(0.05, 3), *net.pair(1 / 256, -128)], "y")
     model = net.model((1, 3, 3, 4))
     answers(model, read(model), dtype, 1)
+
+
+def test_a_bound_of_integers_that_is_a_float_is_named() -> None:
+    net = Stored("int8")
+    net.node("QLinearSigmoid", ["x", *net.pair(0.05, 3), *net.pair(1 / 256, -128)], "first")
+    net.node("Clip", ["first", net.constant(np.float32(0.5))], "y")
+    with pytest.raises(GraphError, match="a bound of Clip on integers is float32"):
+        read(net.model(IMAGE))
+
+
+def test_weights_that_are_clipped_in_the_file() -> None:
+    """Some quantizers write a narrow range so."""
+    net = Stored("int8")
+    data, scale, zero = net.weights((6, 3, 3, 3))
+    clipped = net.node("Clip", [data, *(net.constant(np.int8(v)) for v in (-100, 100))], "clipped")
+    inputs = ["x", *net.pair(0.05, 3), clipped, scale, zero, *net.pair(0.4, -7), net.bias(6)]
+    net.node("QLinearConv", inputs, "y", kernel_shape=[3, 3])
+    model = net.model((1, 6, 3, 2))
+    graph = read(model)
+    answers(model, graph, "int8", 1)
+    assert max(int(np.abs(tensor.data).max()) for _, tensor in graph.constants() if tensor.dtype == "int8") == 100
 
 
 def test_moved_integers_without_a_scale_are_named() -> None:
