@@ -23,7 +23,10 @@ def refuse_subgraphs(model: Any, count: int) -> None:
     """Raises GraphError for a model of several graphs; names the second."""
     if count != 1:
         second = f" (one is '{shown(model.Subgraphs(1).Name() or b'')}')" if count > 1 else ""
-        raise GraphError(f"{count:,} subgraphs{second}; supported: 1 (export without control flow such as IF and WHILE)")
+        raise GraphError(
+            f"{count:,} subgraphs{second}; supported: 1 (export without control flow such as IF and WHILE; "
+            "recurrent layers of Keras 3 with unroll=True)"
+        )
 
 
 def refuse_builtin(index: int, number: int, custom_name: bytes, known: Iterable[str]) -> str:

@@ -12,6 +12,7 @@ from ai_edge_litert import schema_py_generated as schema
 from graph_builder import Build, inputs_of
 from oracles import litert, onnx_stored, onnxruntime_session, tflite_micro
 from qdq_builder import Qdq
+from qoperator_builder import Stored
 
 from firmware_export.graph import Graph, GraphError, Node, Quantization, Tensor
 from firmware_export.operators import operator_of
@@ -246,3 +247,28 @@ def test_computed_weights_that_are_no_product() -> None:
         read_tflite_bytes(computed_weights(bias=True))
     with pytest.raises(GraphError, match=r"output \(3, 1\); supported: \[out, in\], \[..., in\] and \[..., out\]"):
         read_tflite_bytes(computed_weights(keep=False))
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+@pytest.mark.parametrize("shape", [(1, 5, 5), (1, 3, 5, 5)])
+def test_qlinear_matmul_of_two_computed_matrices(dtype: str, shape: Shape) -> None:
+    """x times leaky(x) on stored integers; onnxruntime rounds both in another way, and the product sums that up."""
+    net = Stored(dtype, shape)
+    pairs = {name: net.pair(scale, point) for name, scale, point in (("x", 0.05, 3), ("leaky", 0.04, -20), ("y", 0.2, 9))}
+    net.node("QLinearLeakyRelu", ["x", *pairs["x"], *pairs["leaky"]], "leaky", alpha=0.2)
+    net.node("QLinearMatMul", ["x", *pairs["x"], "leaky", *pairs["leaky"], *pairs["y"]], "y")
+    model = net.model(shape).SerializeToString()
+    graph, session = read_onnx_bytes(model), onnxruntime_session(model)
+    assert "batch_matmul" in [node.op for node in graph.nodes]
+    for seed in range(3):
+        stored = np.random.default_rng(seed).integers(-128, 128, shape) + net.offset
+        (wanted,) = session.run(None, {"x": stored.astype(dtype)})
+        fed = to_ours(stored).astype(graph.tensors[graph.inputs[0]].dtype)
+        found = simulate(graph, fed)[0]
+        distance = np.abs(found.astype(int) - to_ours(wanted).astype(int))
+        assert distance.max() <= 3 and distance.mean() < 0.5
+
+
+def to_ours(array: np.ndarray) -> np.ndarray:
+    """Images from NCHW to NHWC."""
+    return np.ascontiguousarray(array.transpose(0, 2, 3, 1)) if array.ndim == 4 else array
