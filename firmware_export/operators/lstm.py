@@ -31,7 +31,7 @@ NO_BYTES = (0,)
 
 
 class Lstm(Operator):
-    """i, f, o = logistic(W x + b + R h), g = tanh(W x + b + R h), c = f c + i g, h = y = o tanh(c), step by step from c = h = 0.
+    """i, f, o = logistic(W x + b + R h), g = tanh(W x + b + R h), c = f c + i g, y = h = o tanh(c), steps start at c = h = 0.
 
     Inputs: x int8 [1, steps, inputs], or with time_major [steps, 1, inputs]; weights int8 of the gates i, f, g, o [units,
         inputs], then their recurrent weights [units, units], symmetric, one scale each; their biases int32 [units].
