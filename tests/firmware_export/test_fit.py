@@ -30,11 +30,18 @@ def fit_of(graph: Graph, board: Board) -> Fit:
     return estimate(graph, plan(graph, Target.of(board.core, SECTION.optimize)), board, SECTION.selftest_vectors)
 
 
-@pytest.mark.parametrize("name", CORES)
-@pytest.mark.parametrize("make", [small_net, MODELS["residual"], MODELS["two_ends"]], ids=["small", "residual", "two_ends"])
-def test_the_estimate_is_near_the_image(name: str, make: object, tmp_path: Path) -> None:
-    assert callable(make)
-    board, graph = load_board(name), make()
+NETS = {"small": small_net, "residual": MODELS["residual"], "two_ends": MODELS["two_ends"]}
+QUICK = {("small", name) for name in CORES} | {("residual", "nucleo_f446re"), ("two_ends", "nucleo_g071rb")}
+PAIRS = [
+    pytest.param(net, name, marks=() if (net, name) in QUICK else pytest.mark.long)
+    for net in NETS
+    for name in (*CORES, "nucleo_f446re")
+]
+
+
+@pytest.mark.parametrize(("net", "name"), PAIRS)
+def test_the_estimate_is_near_the_image(net: str, name: str, tmp_path: Path) -> None:
+    board, graph = load_board(name), NETS[net]()
     model = tmp_path / "model.tflite"
     model.write_bytes(write_tflite(graph))
     (tmp_path / "export").mkdir()
