@@ -10,6 +10,9 @@ from firmware_export.operators._broadcast import Elementwise
 from firmware_export.passes._intervals import Reach
 from firmware_export.passes._liveness import Liveness
 
+MAX_RANK = 4
+"""Up to here every runtime repeats a row of constants."""
+
 
 def with_constant_operands(graph: Graph, reach: Reach, live: Liveness) -> Graph:
     """The graph with such operands of sums, products and the like replaced; channels that do not count need not be constant.
@@ -42,7 +45,7 @@ def _replaced(graph: Graph, node: Node, reach: Reach, live: Liveness, result: Gr
 def _constant_row(tensor: Tensor, reach: Reach, live: Liveness, index: int) -> Array | None:
     """int8 [channels] if every channel that counts is that at every place; None if one is not, or none counts."""
     need = live.need.get(index)
-    if need is None or index not in reach.values or not tensor.shape or not bool(need.any()):
+    if need is None or index not in reach.values or not 1 <= len(tensor.shape) <= MAX_RANK or not bool(need.any()):
         return None
     low, high = (values.reshape(-1, len(need)) for values in (reach.values[index].low, reach.values[index].high))
     constant = ((low == high) & (low == low[:1])).all(0)

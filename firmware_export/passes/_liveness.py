@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,21 +43,33 @@ def liveness(graph: Graph, reach: Reach) -> Liveness:
     found = Liveness(need, {index: mask.copy() for index, mask in need.items()})
     for index in graph.inputs:
         found.keep[index][:] = True
-    changed = True
-    while changed:
-        changed = _widen(graph, found)
+    _widen(graph, found)
     return found
 
 
-def _widen(graph: Graph, found: Liveness) -> bool:
-    """Adds the channels that are tied to others, or else one to a tensor that has none; whether there were any."""
-    live = [node for node in reversed(graph.nodes) if found.is_live(node)]
-    if sum(_tie(graph, node, found.keep) for node in live):
-        return True
-    empty = [i for node in live for i in node.inputs if i in found.keep and not found.keep[i].any()]
-    for index in empty[:1]:
-        found.keep[index][0] = True
-    return bool(empty)
+def _widen(graph: Graph, found: Liveness) -> None:
+    """Adds the channels that are tied to others, and one to each tensor that must be there and has none."""
+    readers: dict[int, list[int]] = {index: [] for index in found.keep}
+    for place, node in enumerate(graph.nodes):
+        for index in {*node.inputs, *node.outputs} & found.keep.keys():
+            readers[index].append(place)
+    _settle(graph, found, readers, reversed(range(len(graph.nodes))))
+    for node in reversed(graph.nodes):  # what is added here makes earlier nodes live
+        for index in node.inputs:
+            if index in found.keep and found.is_live(node) and not found.keep[index].any():
+                found.keep[index][0] = True
+                _settle(graph, found, readers, readers[index])
+
+
+def _settle(graph: Graph, found: Liveness, readers: dict[int, list[int]], places: Iterable[int]) -> None:
+    """Ties the channels of these nodes, then of those that read or write what has changed, until nothing does."""
+    waiting = dict.fromkeys(places)  # in order, each once
+    while waiting:
+        place = next(iter(waiting))
+        del waiting[place]
+        if found.is_live(graph.nodes[place]):
+            for index in _tie(graph, graph.nodes[place], found.keep):
+                waiting |= dict.fromkeys(readers[index])
 
 
 def _demand(graph: Graph, place: int, reach: Reach, need: Masks) -> None:
@@ -90,9 +103,9 @@ def column_channels(graph: Graph, node: Node) -> Int64 | None:
     return np.arange(columns) % count if columns % count == 0 else None
 
 
-def _tie(graph: Graph, node: Node, keep: Masks) -> bool:
-    """Widens the masks of a node's activations to what belongs together; whether anything has changed."""
-    before = [int(keep[index].sum()) for index in (*node.inputs, *node.outputs) if index in keep]
+def _tie(graph: Graph, node: Node, keep: Masks) -> list[int]:
+    """Widens the masks of a node's activations to what belongs together; the tensors whose masks have changed."""
+    before = {index: int(keep[index].sum()) for index in (*node.inputs, *node.outputs) if index in keep}
     if node.op == DEPTHWISE:
         _tie_depthwise(keep, node.inputs[0], node.outputs[0])
     elif node.op in DENSE:
@@ -100,7 +113,7 @@ def _tie(graph: Graph, node: Node, keep: Masks) -> bool:
             keep[node.inputs[0]][:] = True
     else:
         _tie_labels(graph, node, keep)
-    return before != [int(keep[index].sum()) for index in (*node.inputs, *node.outputs) if index in keep]
+    return [index for index, count in before.items() if count != int(keep[index].sum())]
 
 
 def _tie_labels(graph: Graph, node: Node, keep: Masks) -> None:

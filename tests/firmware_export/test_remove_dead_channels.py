@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -250,6 +251,21 @@ def test_a_side_that_is_constant_becomes_a_constant_operand() -> None:
     result = passed(build.graph(x, total))
     assert [node.op for node in result.nodes] == ["conv2d", "add"]
     assert constant(result, 1, 1).reshape(-1).tolist() == [-3, 0, 40, 127]
+
+
+def test_a_constant_side_of_five_dimensions_stays_computed() -> None:
+    """Not every runtime repeats a row over so many."""
+    build = Build(6)
+    x = build.activation((1, 2, 2, 3), 0.05, 4, "image")
+    one, other = build.conv(x, 4, kernel=1), build.conv(x, 4, kernel=1)
+    for channel in range(4):
+        fix_channel(build, channel, 20)
+    pair = (build.reshape(one, (1, 1, 2, 2, 4)), build.reshape(other, (1, 1, 2, 2, 4)))
+    total = build.node("add", pair, build.activation((1, 1, 2, 2, 4), 2.0, -9), clamp=NONE)
+    graph = build.graph(x, total)
+    result = remove_unused(remove_dead_channels(graph))
+    check(result)
+    assert len(result.nodes[-1].inputs) == 2 and not result.tensors[result.nodes[-1].inputs[1]].is_constant
 
 
 def test_a_side_may_vary_where_it_does_not_count() -> None:
@@ -520,6 +536,33 @@ def test_a_clamp_kills_channels() -> None:
     assert bias is not None
     bias[[0, 3]] = -(2**22)
     assert shapes(passed(build.graph(x, build.conv(middle, 3))))[0] == (1, 3, 3, 2)
+
+
+def test_long_models_take_time_in_proportion() -> None:
+    """The input ties all channels of 1,500 relus behind it, one after the other, although the last layer reads one channel."""
+    build = Build(22)
+    x = y = build.activation((1, 2, 2, 4), 0.05, 4, "image")
+    for _ in range(1500):
+        y = build.relu(y, (-100, 100))
+    graph = build.graph(x, build.conv(y, 2, kernel=1))
+    constant(graph, -1, 1)[..., 1:] = 0
+    start = time.process_time()
+    assert remove_dead_channels(graph) is graph
+    assert time.process_time() - start < 10
+
+
+def test_a_model_of_a_megabyte_is_quickly_analysed() -> None:
+    """A stack of separable layers: nothing dead in it, so that all of it is looked at."""
+    build = Build(23)
+    y = x = build.activation((1, 96, 96, 3), 1 / 255, -128, "image")
+    for channels, stride in ((16, 2), (64, 2), (128, 1), (256, 2), (256, 1), (512, 2), (512, 1), (512, 1)):
+        y = build.conv(y, channels, kernel=3 if channels == 16 else 1, padding=VALID, stride=stride)
+        y = depthwise(build, y)
+    graph = build.graph(x, y)
+    assert graph.weights_bytes() > 700_000
+    start = time.process_time()
+    remove_dead_channels(graph)
+    assert time.process_time() - start < 2
 
 
 def test_nothing_dead_leaves_the_graph_itself() -> None:
