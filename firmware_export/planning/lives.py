@@ -74,21 +74,21 @@ class Lives:
         storage = {index: _root(parents, index) for index in _activations(graph)}
         owners = {owner: Owner() for owner, _ in storage.values()}
 
-        def accesses(time: int, indexes: Iterator[int]) -> Iterator[tuple[Owner, Access]]:
+        def _accesses(time: int, indexes: Iterator[int]) -> Iterator[tuple[Owner, Access]]:
             for index in indexes:
                 owner, begin = storage[index]
                 yield owners[owner], Access(time, begin, begin + graph.tensors[index].nbytes)
 
-        for owner, access in accesses(-1, iter(graph.inputs)):
+        for owner, access in _accesses(-1, iter(graph.inputs)):
             owner.writes.append(access)
         for place, node in enumerate(graph.nodes):
-            outputs = list(accesses(place, iter(node.outputs)))
+            outputs = list(_accesses(place, iter(node.outputs)))
             for owner, access in outputs:
                 (owner.reads if place in views else owner.writes).append(access)
             if place not in views:
-                for owner, access in accesses(place, iter(graph.activation_inputs(node))):
+                for owner, access in _accesses(place, iter(graph.activation_inputs(node))):
                     owner.reads.append(access)
-        for owner, access in accesses(len(graph.nodes), iter(graph.outputs)):
+        for owner, access in _accesses(len(graph.nodes), iter(graph.outputs)):
             owner.reads.append(access)
         return Lives(storage, owners, views)
 

@@ -10,12 +10,12 @@ from bundle import RUNTIME, gcc_or_skip
 from elftools.elf.elffile import ELFFile
 from example_cases import all_cases, cases_of
 
-from firmware_export.emit import runtime_sources
 from firmware_export.operators import operator_of, registry
-from firmware_export.plan import plan
 from firmware_export.toolchain import CORES, Toolchain, arm_toolchain, host_toolchain
 
-KERNELS = sorted({source for case in all_cases() for source in runtime_sources(plan(case.graph))})
+KERNELS = sorted(
+    {source for case in all_cases() for node in case.graph.nodes for source in operator_of(node).emit(case.graph, node).sources}
+)
 MEMORY = {"memcpy", "memset"}
 """What a freestanding program must have anyway; boards/memory.c gives it."""
 ARITHMETIC = {

@@ -32,7 +32,8 @@ def random_images(count: int) -> np.ndarray:
 def test_the_parts_fit_together(recipe: Path) -> None:
     model = load_model(root(recipe), load_recipe(recipe))
     assert model.hash == model.info["model_hash"] == model.graph.hash()
-    assert (model.macs, model.activations_bytes) == (3 * 3 * 4 * 16 + 4 * 4 * 4 * 10, 144)
+    assert model.macs == 3 * 3 * 4 * 16 + 4 * 4 * 4 * 10
+    assert 64 + 64 <= model.activations_bytes <= 1024, "image, output of the convolution, scratch"
     assert model.output.shape == (1, 10) and model.output.dtype == "int8"
     assert model.twin[4:8] == b"TFL3" and model.onnx == (root(recipe) / "compress" / "model_int8.onnx").read_bytes()
 
