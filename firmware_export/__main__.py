@@ -15,7 +15,7 @@ from firmware_export.board import Board, board_names, load_board
 from firmware_export.export import export_model
 from firmware_export.image import ImageReport, build_image, toolchain_for
 from firmware_export.keras_model import convert_stage
-from firmware_export.model_source import is_keras, is_model, recipe_of_model
+from firmware_export.model_source import is_keras, is_model, model_files, recipe_of_model
 from firmware_export.oracle import ORACLES
 from firmware_export.own_model import ModelRun, compare_stage, emulate
 from firmware_export.report import report_text
@@ -97,7 +97,7 @@ def _check_calibration(model: Path, calibration: str | None) -> None:
 def _export(root: Path, model: Path, section: FirmwareExportSection, core: str, *, tables: bool) -> None:
     """Runs the stage; with `tables` operators and boards are printed too."""
     config = {"firmware_export": section.model_dump(exclude={"compiler_level"}), "source": _source()}
-    with Stage(root, export_stage(core), config, [model]) as stage:
+    with Stage(root, export_stage(core), config, model_files(model)) as stage:
         if stage.unchanged:
             print(stage.again(), flush=True)
             return

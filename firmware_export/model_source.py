@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from firmware_export.graph import GraphError
+from firmware_export.model_file import read_model_bytes
 from recipes.recipe import Recipe, apply_override, parse
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 MODEL_SUFFIXES = (".onnx", ".tflite")
 KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
@@ -43,3 +48,27 @@ def recipe_of_model(path: Path, overrides: Iterable[str]) -> Recipe:
     for override in overrides:
         apply_override(content, override)
     return parse(Recipe, content, str(path))
+
+
+def model_files(path: Path) -> list[Path]:
+    """The file itself and, of an .onnx file, those inside its folder that hold its external data: what decides the result.
+
+    A file that is missing or damaged is alone; who reads it says what is wrong.
+    """
+    if path.suffix.lower() != ".onnx" or not path.is_file():
+        return [path]
+    from firmware_export.read_onnx import parse  # loads onnx
+
+    try:
+        found = {path.parent / location for location in _locations(parse(read_model_bytes(path)))}
+        inside = path.parent.resolve()
+        return [path, *sorted(file for file in found if file.resolve().is_relative_to(inside) and file.is_file())]
+    except (GraphError, OSError, ValueError):
+        return [path]
+
+
+def _locations(model: ModelProto) -> Iterator[str]:
+    """Names of the files of external data."""
+    attributes = (attribute.t for node in model.graph.node for attribute in node.attribute)
+    for tensor in (*model.graph.initializer, *attributes):
+        yield from (entry.value for entry in tensor.external_data if entry.key == "location")

@@ -14,6 +14,7 @@ from firmware_export.export import load_graph
 from firmware_export.graph import Graph
 from firmware_export.hostlib import HostNetwork
 from firmware_export.inputs import ModelInputs, random_model_inputs, read_inputs
+from firmware_export.model_source import model_files
 from firmware_export.progress import progress
 from recipes.artifacts import Stage, read_manifest, sha256_file, write_json_atomic
 from recipes.recipe import FirmwareExportSection
@@ -60,7 +61,7 @@ def compare_stage(root: Path, run: ModelRun, source: str) -> None:
     """
     given = None if run.inputs is None or not run.inputs.is_file() else sha256_file(run.inputs)
     config = {"inputs": given, "count": run.count, "section": run.section.model_dump(), "source": source}
-    files = [run.model, *(run.export / name for name in read_manifest(run.export)["outputs"])]
+    files = [*model_files(run.model), *(run.export / name for name in read_manifest(run.export)["outputs"])]
     with Stage(root, "compare", config, files) as stage:
         if stage.unchanged:
             print(stage.again(), flush=True)

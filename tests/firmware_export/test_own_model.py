@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnx.external_data_helper
 import pytest
 from graph_builder import inputs_of, small_net
 from oracles import tflite_micro
@@ -18,8 +20,9 @@ from qdq_builder import resnet
 from firmware_export import own_model
 from firmware_export.__main__ import main
 from firmware_export.compare import Comparison, Sides
+from firmware_export.graph import GraphError
 from firmware_export.hostlib import HostNetwork
-from firmware_export.model_source import int8_model, is_keras, is_model, recipe_of_model
+from firmware_export.model_source import int8_model, is_keras, is_model, model_files, recipe_of_model
 from firmware_export.own_model import ModelRun, is_tflite
 from firmware_export.selftest import MismatchError
 from firmware_export.write_tflite import write_tflite
@@ -235,6 +238,61 @@ def test_the_content_tells_the_format(model: Path, tmp_path: Path) -> None:
     assert not is_tflite(renamed)
     renamed.write_bytes(b"TFL")
     assert not is_tflite(renamed)
+
+
+# External data of .onnx files
+
+
+def external(folder: Path, location: str = "weights.bin") -> Path:
+    """A model whose tensors all lie in a file beside it, or where `location` says."""
+    model = resnet()
+    (folder / "weights.bin").write_bytes(b"")
+    onnx.external_data_helper.convert_model_to_external_data(model, location="weights.bin", size_threshold=0)
+    onnx.save_model(model, folder / "net.onnx")
+    if location != "weights.bin":
+        changed = onnx.load(folder / "net.onnx", load_external_data=False)
+        for tensor in changed.graph.initializer:
+            for entry in tensor.external_data:
+                entry.value = location if entry.key == "location" else entry.value
+        (folder / "net.onnx").write_bytes(changed.SerializeToString())
+    return folder / "net.onnx"
+
+
+def test_the_files_of_a_model(model: Path, tmp_path: Path) -> None:
+    assert model_files(model) == [model]
+    path = external(tmp_path)
+    assert model_files(path) == [path, tmp_path / "weights.bin"]
+    assert model_files(tmp_path / "none.onnx") == [tmp_path / "none.onnx"]
+    path.write_bytes(b"no model")
+    assert model_files(path) == [path]
+
+
+@pytest.mark.parametrize("location", ["../outside.bin", "/etc/passwd", "link.bin", "none.bin", "\0"])
+def test_files_outside_the_folder_are_neither_hashed_nor_read(tmp_path: Path, location: str) -> None:
+    (tmp_path / "outside.bin").write_bytes(bytes(100_000))
+    folder = tmp_path / "inside"
+    folder.mkdir()
+    path = external(folder, location)
+    (folder / "link.bin").symlink_to(tmp_path / "outside.bin")
+    assert model_files(path) == [path]
+    with pytest.raises(GraphError, match=r"external data .* is not a file inside the model's folder"):
+        main([str(path), "--build", str(tmp_path / "b")])
+
+
+def test_changed_external_data_is_exported_again(tmp_path: Path, capsys: Output) -> None:
+    path = external(tmp_path)
+    arguments = [str(path), "--build", str(tmp_path / "b"), "--images", "1"]
+    assert main(arguments) == 0
+    capsys.readouterr()
+    assert main(arguments) == 0
+    assert capsys.readouterr().out.startswith("export: unchanged")
+    data = bytearray((tmp_path / "weights.bin").read_bytes())
+    weights = next(t for t in onnx.load(path, load_external_data=False).graph.initializer if t.name.startswith("w_"))
+    place = int({entry.key: entry.value for entry in weights.external_data}.get("offset", "0"))
+    data[place] = (data[place] + 1) % 100
+    (tmp_path / "weights.bin").write_bytes(bytes(data))
+    assert main(arguments) == 0
+    assert "unchanged" not in capsys.readouterr().out
 
 
 # The models of MLPerf Tiny, with a real data set
