@@ -102,7 +102,7 @@ def check(name: str, seed: int) -> None:
             continue
         assert wrong_values(case, found) == 0, case.label
         compared += 1
-    assert compared >= 10 or exempt is always, f"{name}: {compared} examples compared"
+    assert compared >= 4 or exempt is always, f"{name}: {compared} examples compared"
 
 
 def test_softmax_is_nearly_that_of_litert() -> None:

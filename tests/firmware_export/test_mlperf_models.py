@@ -131,13 +131,13 @@ def test_the_two_boards_differ(shared_data: Path) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("arithmetic", "right"), [("double", 8698), ("float32", 8698)])
+@pytest.mark.parametrize(("arithmetic", "right"), [("double", 8708), ("float32", 8698)])
 def test_resnet_on_all_test_images(arithmetic: str, right: int, shared_data: Path, tmp_path: Path) -> None:
-    """10,000 images; the model's makers and LiteRT: 86.98 %."""
+    """10,000 images; 86.98 % is what LiteRT gives too."""
     inputs = inputs_of(shared_data, RESNET)
     found = compiled(model_graph(path_of(shared_data, RESNET), arithmetic), tmp_path, inputs.images)
     assert len(found) == 10_000
-    assert abs(int(np.count_nonzero(found.argmax(1) == inputs.labels)) - right) <= 15
+    assert int(np.count_nonzero(found.argmax(1) == inputs.labels)) == right
 
 
 def test_who_the_oracle_is(shared_data: Path) -> None:
