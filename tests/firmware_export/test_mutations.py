@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from mutate import mutated, verdicts
 from mutate_structure import mutated_onnx, mutated_tflite
+from product_models import autoencoder, self_attention, sequence_classifier
 from qdq_builder import Qdq, dscnn, resnet
 from qoperator_builder import Stored
 
@@ -88,10 +89,11 @@ def edges_and_signals() -> bytes:
 
 
 def seeds(kind: str) -> list[bytes]:
-    models = [resnet().SerializeToString(), dscnn().SerializeToString(), pools_and_softmax()]
+    models = [resnet(), dscnn(), autoencoder(), self_attention()]
+    files = [*(model.SerializeToString() for model in models), pools_and_softmax()]
     if kind == "onnx":
-        return [*models, patterns(), edges_and_signals(), qoperators("int8"), qoperators("uint8")]
-    return [write_tflite(read_onnx_bytes(model)) for model in models]
+        return [*files, patterns(), edges_and_signals(), qoperators("int8"), qoperators("uint8")]
+    return [*(write_tflite(read_onnx_bytes(file)) for file in files), write_tflite(sequence_classifier())]
 
 
 WAYS: dict[str, tuple[str, Callable[[bytes, int], bytes]]] = {
