@@ -9,6 +9,7 @@ from typing import Any
 from firmware_export.emit import emit
 from firmware_export.graph import Graph
 from firmware_export.model_file import read_model
+from firmware_export.ordering import ordered
 from firmware_export.passes import simplify
 from firmware_export.plan import plan
 from firmware_export.report import network_info, report_text
@@ -24,7 +25,7 @@ def load_graph(model: Path, section: FirmwareExportSection, *, stripes: bool = T
     """The simplified graph of a .onnx or .tflite file, under the recipe's arithmetic and name.
 
     Args:
-        stripes: whether layers run in stripes where that pays, as in what is exported; without them it is quick.
+        stripes: whether operators are ordered, and run in stripes, for the goal, as in what is exported; without it is quick.
     Raises:
         GraphError: damaged, or not supported.
     """
@@ -33,7 +34,7 @@ def load_graph(model: Path, section: FirmwareExportSection, *, stripes: bool = T
 
 def _simplified(original: Graph, section: FirmwareExportSection, *, stripes: bool = True) -> Graph:
     graph = replace(simplify(original), name=section.name).with_arithmetic(section.arithmetic)
-    return striped(graph, section.optimize) if stripes else graph
+    return striped(ordered(graph, section.optimize), section.optimize) if stripes else graph
 
 
 def export_model(model: Path, folder: Path, section: FirmwareExportSection, target: Target) -> dict[str, Any]:
