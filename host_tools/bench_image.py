@@ -70,7 +70,7 @@ class BenchImage:
 
 
 def build_bench_image(
-    graph: Graph, core: BenchCore, optimize: str, inputs: Sequence[Array], work: Path, toolchain: Toolchain, level: str = "2"
+    graph: Graph, core: BenchCore, optimize: str, inputs: Sequence[Array], work: Path, toolchain: Toolchain, level: str = "s"
 ) -> BenchImage:
     """Generates, compiles and links a network with one set of inputs in flash.
 

@@ -92,7 +92,7 @@ class FirmwareExportSection(Section):
     arithmetic: Literal["double", "float32"] = "double"
     name: str = Field("network", pattern=r"^[a-z][a-z0-9_]{0,30}$", description="prefix of the generated files and symbols")
     optimize: Literal["balanced", "time", "ram", "flash"] = Field("balanced", description="what the kernels are chosen for")
-    compiler_level: Literal["s", "2", "3"] = Field("2", description="compiler optimisation level -O")
+    compiler_level: Literal["s", "2", "3"] = Field("s", description="compiler optimisation level -O")
     selftest_vectors: int = Field(2, ge=1, le=16)
 
 
