@@ -7,6 +7,7 @@ TensorFlow loads it. The last line on stdout is `ok: ...` or `error: ...`.
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import sys
@@ -66,8 +67,7 @@ def convert(path: Path, calibration: Path) -> tuple[bytes, int]:
     Raises:
         Refused: damaged, holds code, or cannot be converted to int8.
     """
-    import tensorflow as tf
-
+    tf = importlib.import_module("tensorflow")  # here, so that nothing else loads it
     with tempfile.TemporaryDirectory(prefix="saved-model-") as work:
         folder = path if path.is_dir() else Path(work)
         if not path.is_dir():
@@ -158,9 +158,7 @@ def _refuse_class(value: dict[str, Any]) -> None:
 
 def _signature(folder: Path) -> Specs:
     """The inputs of a SavedModel's signature `serving_default`, by name. Raises Refused when it does more than compute."""
-    from tensorflow.core.protobuf import saved_model_pb2
-
-    parsed = saved_model_pb2.SavedModel()
+    parsed = importlib.import_module("tensorflow.core.protobuf.saved_model_pb2").SavedModel()
     _attempt("be read as a SavedModel", lambda: parsed.ParseFromString((folder / SAVED_MODEL).read_bytes()))
     for meta in parsed.meta_graphs:
         _refuse_file_operators(meta.graph_def)

@@ -133,13 +133,13 @@ def remembered(find: Callable[[Stage, K], F]) -> Callable[[Stage, K], F]:
     known: dict[tuple[bytes, K], F] = {}
 
     @wraps(find)
-    def search(stage: Stage, argument: K) -> F:
+    def _search(stage: Stage, argument: K) -> F:
         key = (stage.content, argument)
         if key not in known:
             known[key] = find(stage, argument)
         return known[key]
 
-    return search
+    return _search
 
 
 def reachable(weights: Int64, bias: Int64, zero_point: int) -> tuple[Int64, Int64]:
