@@ -33,6 +33,7 @@ class Rearrangements:
     def __init__(self, graph: Graph, spend: Callable[[int], None]) -> None:
         self._graph, self._spend = graph, spend
         self._images: dict[int, tuple[Order, Shape]] = {}
+        self._ordered: dict[int, int] = {}
 
     def pass_on(self, source: int, target: int) -> None:
         """`target` was computed from `source` element by element."""
@@ -59,6 +60,11 @@ class Rearrangements:
 
     def in_onnx_order(self, index: int) -> int:
         """A tensor of the same ONNX shape, with the elements in the file's order; an image becomes [n, c, h, w]."""
+        if index not in self._ordered:
+            self._ordered[index] = self._brought_in_onnx_order(index)
+        return self._ordered[index]
+
+    def _brought_in_onnx_order(self, index: int) -> int:
         tensor = self._graph.tensors[index]
         if index in self._images:
             _, image = self._images[index]
