@@ -33,7 +33,7 @@ def load_graph(model: Path, section: FirmwareExportSection, *, stripes: bool = T
 
 
 def _simplified(original: Graph, section: FirmwareExportSection, *, stripes: bool = True) -> Graph:
-    graph = replace(simplify(original), name=section.name).with_arithmetic(section.arithmetic)
+    graph = replace(simplify(original.with_arithmetic(section.arithmetic)), name=section.name)
     return striped(ordered(graph, section.optimize), section.optimize) if stripes else graph
 
 
