@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache, partial
 
 import numpy as np
@@ -10,11 +11,12 @@ from fast_kernel_checks import shifted
 from firmware_builder import COMPILERS, needs_gcc
 from kernel_harness.program import Case
 from mve_checks import assert_right_on_host, moved, needs_qemu, run_m55, wrong_on_m55
+from overlap_model import Step, pixels_under, spoils
 from packed_cases import example_layers, packed_case, random_input, refused_layers, trained_layer
 
 from firmware_export.graph import Graph
 from firmware_export.operators._window import Window
-from firmware_export.packing.depthwise_mve import OVERFLOW, Strips, depthwise_layer
+from firmware_export.packing.depthwise_mve import OVERFLOW, Strips, depthwise_layer, distance
 
 SIZES = [
     (1, 1, 5), (1, 7, 16), (7, 1, 3), (2, 2, 17), (3, 3, 32), (4, 3, 8), (5, 5, 1), (6, 6, 64), (25, 5, 20), (5, 25, 20),
@@ -147,6 +149,43 @@ def test_a_small_one_keeps_to_the_images_rows() -> None:
     assert (large.code.distances, small.code.distances) == ((None,), (2 * 5 * 64,))
     assert large.code.instructions < small.code.instructions
     assert_right_on_host({"small": small})
+
+
+def strip_steps(strips: Strips) -> Iterator[Step]:
+    """Rows of outputs, two or one at a time, the last two again if one is left; a strip is read before it is written."""
+    height, width = strips.window.output
+    for begin in range(0, height, strips.rows):
+        first = min(begin, height - strips.rows)
+        outputs = [(row, column) for row in range(first, first + strips.rows) for column in range(width)]
+        reads = frozenset(pixel for output in outputs for pixel in pixels_under(strips.window, output))
+        yield Step(reads, frozenset(outputs))
+
+
+@pytest.mark.parametrize("size", [(6, 5, 2), (7, 4, 3), (2, 6, 1), (3, 3, 2), (9, 2, 1)])
+@pytest.mark.parametrize("rows", [1, 2])
+def test_distance_is_exact(size: tuple[int, int, int], rows: int) -> None:
+    """Safe at the distance and beyond; spoilt one byte below it, if more than one strip is read."""
+    strips = Strips(window_of(size), rows, False)
+    channels, ahead = size[2], distance(strips)
+    assert ahead is not None
+    for more in (0, 1, 5):
+        assert not spoils(strips.window, channels, strip_steps(strips), ahead + more)
+    if size[0] > rows:
+        assert spoils(strips.window, channels, strip_steps(strips), ahead - 1)
+
+
+@pytest.mark.parametrize("size", [(6, 5, 2), (7, 4, 3), (9, 9, 1)])
+@pytest.mark.parametrize("stride", [(2, 2), (1, 2), (2, 1), (3, 3)])
+def test_distance_with_strides_is_safe(size: tuple[int, int, int], stride: tuple[int, int]) -> None:
+    strips = Strips(window_of(size, stride), 1, False)
+    ahead = distance(strips)
+    assert ahead is not None
+    assert not spoils(strips.window, size[2], strip_steps(strips), ahead)
+
+
+def test_columns_must_keep_apart() -> None:
+    """Every strip of them is written all over the image."""
+    assert distance(Strips(window_of((25, 5, 4)), 2, True)) is None
 
 
 def test_two_rows_need_two_rows_and_two_columns() -> None:
