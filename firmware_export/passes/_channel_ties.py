@@ -19,6 +19,7 @@ CHANNELWISE = (
 )  # fmt: skip
 """Each output channel depends on the same channel of the inputs, or on an input's only channel."""
 BORDERS = ("pad", "mirror_pad")
+PARTS = ("concatenation", "split")
 REDUCTIONS = ("mean", "sum", "reduce_max")
 
 
@@ -40,20 +41,35 @@ def channel_labels(graph: Graph, node: Node) -> tuple[list[Int64], list[Int64]]:
     if node.op == "reshape" and max(inputs[0], outputs[0]) % min(inputs[0], outputs[0]) == 0:
         period = min(inputs[0], outputs[0])
         return [np.arange(inputs[0]) % period], [np.arange(outputs[0]) % period]
-    if node.op == "concatenation" and node.integer("axis") == _last_axis(graph, node.outputs[0]):
-        starts = np.cumsum([0, *inputs])
-        return [np.arange(count) + start for count, start in zip(inputs, starts, strict=False)], [np.arange(outputs[0])]
+    if divides_channels(graph, node):
+        return _in_a_row(inputs), _in_a_row(outputs)
     return [np.zeros(count, np.int64) for count in inputs], [np.zeros(count, np.int64) for count in outputs]
 
 
+def divides_channels(graph: Graph, node: Node) -> bool:
+    """Whether the node puts channels one behind the other, or deals them out in that order."""
+    return node.op in PARTS and node.integer("axis") == _last_axis(graph, node.inputs[0])
+
+
+def _in_a_row(counts: list[int]) -> list[Int64]:
+    """Labels 0, 1, 2, ... over all tensors of one side."""
+    starts = np.cumsum([0, *counts])
+    return [np.arange(count) + start for count, start in zip(counts, starts, strict=False)]
+
+
 def _is_channelwise(graph: Graph, node: Node) -> bool:
+    last = _last_axis(graph, node.inputs[0])
     if node.op in BORDERS:
         return not any(node.integers("paddings")[-2:])
     if node.op in REDUCTIONS:
-        return _last_axis(graph, node.inputs[0]) not in reduced_axes(graph, node)
-    if node.op == "concatenation":
-        return node.integer("axis") != _last_axis(graph, node.outputs[0])
-    return node.op in CHANNELWISE
+        return last not in reduced_axes(graph, node)
+    if node.op in (*PARTS, "unpack"):
+        return node.integer("axis") != last
+    if node.op == "pack":
+        return node.integer("axis") != last + 1
+    if node.op == "transpose":
+        return node.integers("perm")[-1] == last
+    return node.op in CHANNELWISE or (node.op == "tile" and node.integers("repeats")[-1] == 1)
 
 
 def _last_axis(graph: Graph, index: int) -> int:

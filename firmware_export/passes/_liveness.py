@@ -55,7 +55,7 @@ def _widen(graph: Graph, found: Liveness) -> None:
             readers[index].append(place)
     _settle(graph, found, readers, reversed(range(len(graph.nodes))))
     for node in reversed(graph.nodes):  # what is added here makes earlier nodes live
-        for index in node.inputs:
+        for index in (*node.outputs, *node.inputs):
             if index in found.keep and found.is_live(node) and not found.keep[index].any():
                 found.keep[index][0] = True
                 _settle(graph, found, readers, readers[index])

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from firmware_export.graph import ABSENT, Array, Graph, Node, Quantization, Tensor
+from firmware_export.graph import ABSENT, Array, Attribute, Graph, Node, Quantization, Tensor
 from firmware_export.operators import operator_of
-from firmware_export.passes._channel_ties import channel_labels, classes
+from firmware_export.passes._channel_ties import channel_labels, classes, divides_channels
 from firmware_export.passes._intervals import Reach
 from firmware_export.passes._liveness import Liveness, column_channels
 from firmware_export.passes._weighted import DEPTHWISE, WEIGHTED, Mask, bias_of, weights_of
@@ -49,10 +49,15 @@ def _plain(graph: Graph, node: Node, live: Liveness, result: Graph) -> Node:
         constant = None if index == ABSENT else graph.tensors[index].data
         whole = constant is None or bool(kept[labels].all())
         inputs.append(index if whole else _add(result, _sliced_constant(graph.tensors[index], kept[labels])))
-    attributes = node.attributes
+    return replace(node, inputs=tuple(inputs), attributes=node.attributes | _sizes(graph, node, live))
+
+
+def _sizes(graph: Graph, node: Node, live: Liveness) -> dict[str, Attribute]:
+    """The attributes that count channels."""
+    left = tuple(int(live.keep[index].sum()) for index in node.outputs)
     if node.op == "reshape":
-        attributes = attributes | {"shape": (*node.integers("shape")[:-1], int(live.keep[node.outputs[0]].sum()))}
-    return replace(node, inputs=tuple(inputs), attributes=attributes)
+        return {"shape": (*node.integers("shape")[:-1], left[0])}
+    return {"sizes": left} if node.op == "split" and divides_channels(graph, node) else {}
 
 
 def _sliced_constant(tensor: Tensor, kept: Mask) -> Tensor:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from graph_builder import Build
 
-from firmware_export.graph import ABSENT, Graph, Quantization, Tensor
+from firmware_export.graph import ABSENT, Graph, Node, Quantization, Tensor
 
 FAR = 2**22
 """A bias that drives every output to an end of its range."""
@@ -59,7 +59,7 @@ class DeadNet:
         self.x = self.conv(self.input, kernel=3)
         steps: list[Callable[[], int]] = [
             self.pointwise, self.pointwise, self.dense, self.depthwise, self.depthwise, self.residual, self.pool, self.pad,
-            self.table, self.concatenation, self.scaled,
+            self.table, self.concatenation, self.scaled, self.shuffled, self.turned,
         ]  # fmt: skip
         for _ in range(self.pick(2, 7)):
             self.x = steps[self.pick(0, len(steps) - 1)]()
@@ -172,6 +172,28 @@ class DeadNet:
         shape[axis] += self.shape(other)[axis]
         y = self.build.tensor(Tensor("joined", tuple(shape), "int8", x.quantization))
         return self.build.node("concatenation", (other, self.x), y, axis=axis)
+
+    def shuffled(self) -> int:
+        """x in two parts along channels, the first one through a convolution, the other way round together again."""
+        x = self.build.tensors[self.x]
+        if x.shape[3] < 2:
+            return self.pointwise()
+        first = self.pick(1, x.shape[3] - 1)
+        sizes = (first, x.shape[3] - first)
+        one, other = (self.build.tensor(Tensor("part", (*x.shape[:3], n), "int8", x.quantization)) for n in sizes)
+        self.build.nodes.append(Node("split", (self.x,), (one, other), {"axis": 3, "sizes": sizes}))
+        changed = self.conv(one, 1, channels=first)
+        self.build.tensors[changed] = replace(self.build.tensors[changed], quantization=x.quantization)
+        last = self.build.nodes[-1]
+        self.build.nodes[-1] = replace(last, attributes=last.attributes | {"clamp": (x.zero_point, 127)})
+        y = self.build.tensor(replace(x, name="shuffled"))
+        return self.build.node("concatenation", (other, changed), y, axis=3)
+
+    def turned(self) -> int:
+        """Rows become columns."""
+        x = self.build.tensors[self.x]
+        y = self.build.tensor(replace(x, name="turned", shape=(1, x.shape[2], x.shape[1], x.shape[3])))
+        return self.build.node("transpose", (self.x,), y, perm=(0, 2, 1, 3))
 
     def flat(self) -> int:
         """Reshaped and fully connected."""

@@ -48,6 +48,22 @@ def test_concatenation() -> None:
     assert labels_of("concatenation", [(1, 2, 2), (1, 3, 2)], [(1, 5, 2)], axis=1) == ([[0, 1], [0, 1]], [[0, 1]])
 
 
+def test_split() -> None:
+    assert labels_of("split", [(1, 5)], [(1, 2), (1, 3)], axis=1, sizes=(2, 3)) == ([[0, 1, 2, 3, 4]], [[0, 1], [2, 3, 4]])
+    assert labels_of("split", [(1, 4, 2)], [(1, 3, 2), (1, 1, 2)], axis=1, sizes=(3, 1)) == ([[0, 1]], [[0, 1], [0, 1]])
+
+
+def test_moved_and_repeated() -> None:
+    assert labels_of("transpose", [(1, 4, 2)], [(4, 1, 2)], perm=(1, 0, 2)) == ([[0, 1]], [[0, 1]])
+    assert labels_of("transpose", [(1, 4, 2)], [(1, 2, 4)], perm=(0, 2, 1)) == ([[0, 0]], [[0, 0, 0, 0]])
+    assert labels_of("tile", [(1, 4, 2)], [(1, 8, 2)], repeats=(1, 2, 1)) == ([[0, 1]], [[0, 1]])
+    assert labels_of("tile", [(1, 2)], [(1, 4)], repeats=(1, 2)) == ([[0, 0]], [[0, 0, 0, 0]])
+    assert labels_of("pack", [(1, 2), (1, 2)], [(1, 2, 2)], axis=1) == ([[0, 1], [0, 1]], [[0, 1]])
+    assert labels_of("pack", [(1, 2), (1, 2)], [(1, 2, 2)], axis=2) == ([[0, 0], [0, 0]], [[0, 0]])
+    assert labels_of("unpack", [(1, 2, 3)], [(1, 3), (1, 3)], axis=1) == ([[0, 1, 2]], [[0, 1, 2], [0, 1, 2]])
+    assert labels_of("unpack", [(1, 3, 2)], [(1, 3), (1, 3)], axis=2) == ([[0, 0]], [[0, 0, 0], [0, 0, 0]])
+
+
 def test_borders_and_reductions() -> None:
     assert labels_of("pad", [(1, 2, 2)], [(1, 4, 2)], paddings=(0, 0, 1, 1, 0, 0)) == ([[0, 1]], [[0, 1]])
     assert labels_of("pad", [(1, 2, 2)], [(1, 2, 3)], paddings=(0, 0, 0, 0, 0, 1)) == ([[0, 0]], [[0, 0, 0]])

@@ -307,6 +307,40 @@ def test_concatenation_along_channels_loses_them_on_the_side_they_came_from() ->
     assert [shape[3] for shape in shapes(passed(graph))] == [1, 2, 3, 2], "one channel stays of a tensor that must be there"
 
 
+def split_graph(axis: int) -> Graph:
+    """A convolution of 6 channels over 4x4 pixels, divided in two along an axis; each part is read by a convolution."""
+    build = Build(7)
+    x = build.activation((1, 4, 4, 2), 0.05, 4, "image")
+    y = build.conv(x, 6, kernel=1)
+    sizes = (2, 4) if axis == 3 else (1, 3)
+    parts = []
+    for size in sizes:
+        shape = tuple(size if place == axis else length for place, length in enumerate((1, 4, 4, 6)))
+        parts.append(build.tensor(Tensor("part", shape, "int8", build.tensors[y].quantization)))
+    build.nodes.append(Node("split", (y,), tuple(parts), {"axis": axis, "sizes": sizes}))
+    return build.graph(x, tuple(build.conv(part, 2, kernel=1) for part in parts))
+
+
+def test_a_split_along_channels_deals_out_what_is_left() -> None:
+    graph = split_graph(axis=3)
+    constant(graph, 2, 1)[..., 0] = 0
+    constant(graph, 3, 1)[..., [1, 2]] = 0
+    result = passed(graph)
+    assert result.nodes[1].integers("sizes") == (1, 2) and shapes(result)[0] == (1, 4, 4, 3)
+    constant(graph, 2, 1)[:] = 0
+    result = passed(graph)
+    assert result.nodes[1].integers("sizes") == (1, 2), "a part that does not count keeps one channel, without weights"
+    assert not constant(result, 0, 1)[0].any()
+
+
+def test_a_split_along_rows_ties_the_channels_of_all_parts() -> None:
+    graph = split_graph(axis=1)
+    constant(graph, 2, 1)[..., [0, 1]] = 0
+    constant(graph, 3, 1)[..., [1, 2]] = 0
+    result = passed(graph)
+    assert result.nodes[1].integers("sizes") == (1, 3) and shapes(result)[0] == (1, 4, 4, 5)
+
+
 @pytest.mark.parametrize("reshaped", [False, True])
 def test_channels_behind_a_flattening(reshaped: bool) -> None:
     """Columns of a fully connected layer belong to the channel of their pixel; a channel goes when all its columns do."""
@@ -362,13 +396,16 @@ def test_a_reshape_that_mixes_channels_keeps_them_all() -> None:
 @pytest.mark.parametrize("op, options", [
     ("average_pool2d", {"kernel": (2, 2), "stride": (2, 2), "padding": VALID, "clamp": NONE}),
     ("max_pool2d", {"kernel": (2, 2), "stride": (2, 2), "padding": VALID, "clamp": NONE}),
+    ("transpose", {"perm": (0, 2, 1, 3)}),
+    ("tile", {"repeats": (1, 1, 2, 1)}),
     ("resize_nearest_neighbor", {"size": (2, 2), "align_corners": 0, "half_pixel": 0}),
 ])  # fmt: skip
 def test_operators_that_keep_channels_apart_let_them_go(op: str, options: dict[str, Any]) -> None:
     build = Build(11)
     x = build.activation((1, 4, 4, 2), 0.05, 4, "image")
     y = build.conv(x, 5, kernel=1)
-    out = build.tensor(Tensor("pooled", (1, 2, 2, 5), "int8", build.tensors[y].quantization))
+    size = {"transpose": (4, 4), "tile": (4, 8)}.get(op, (2, 2))
+    out = build.tensor(Tensor("pooled", (1, *size, 5), "int8", build.tensors[y].quantization))
     graph = build.graph(x, build.conv(build.node(op, (y,), out, **options), 2, kernel=1))
     constant(graph, 2, 1)[..., [0, 4]] = 0
     assert [shape[3] for shape in shapes(passed(graph))] == [3, 3, 2]
