@@ -34,7 +34,10 @@ class Oracle:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was compared: every output byte of `inputs` inputs, between three. correct: right answers, None without labels."""
+    """What was compared: every output byte of `inputs` inputs, between three.
+
+    correct: how often the largest value of the first output is the label's; None without labels, or where there is only one.
+    """
 
     inputs: int
     bytes_compared: int
@@ -100,7 +103,9 @@ def compare(sides: Sides, inputs: ModelInputs, advance: Callable[[int], None] = 
             compared += sum(output.nbytes for output in simulated)
             answers.append(np.argmax(simulated[0].reshape(-1)))
         advance(len(batch))
-    correct = None if inputs.labels is None else int(np.count_nonzero(np.array(answers) == inputs.labels))
+    classes = sides.graph.tensors[sides.graph.outputs[0]].elements
+    known = inputs.labels is not None and classes > 1
+    correct = int(np.count_nonzero(np.array(answers) == inputs.labels)) if known else None
     return Comparison(len(inputs), compared, sides.oracle.name, correct)
 
 
@@ -161,7 +166,9 @@ def _layer_of_oracle(sides: Sides, vector: tuple[Array, ...]) -> str:
     for index, one, two in zip(shown_graph.outputs, expected, found, strict=True):
         if one.tobytes() != two.tobytes():
             place = next(place for place, node in enumerate(graph.nodes) if index in node.outputs)
-            return _layer_text(graph, place, one, two)
+            hidden = sum(len(node.outputs) for node in graph.nodes[:place]) - shown_graph.outputs.index(index)
+            before = f" (of those before it {hidden} are not shown)" if hidden else ""
+            return _layer_text(graph, place, one, two) + before
     return "no layer differs when all are shown"
 
 

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import flatbuffers
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 from golden_models import MODELS
 from graph_builder import Build, inputs_of, small_net
 from oracles import tflite_micro
@@ -17,7 +19,7 @@ import firmware_export.compare
 from firmware_export.compare import Oracle, Sides, choose_oracle, compare
 from firmware_export.emit import emit
 from firmware_export.exposed import exposed
-from firmware_export.graph import Graph, GraphError
+from firmware_export.graph import Graph, GraphError, Quantization
 from firmware_export.hostlib import HostNetwork
 from firmware_export.inputs import ModelInputs, random_model_inputs
 from firmware_export.plan import plan
@@ -163,11 +165,24 @@ def test_the_layer_in_which_the_oracle_differs_is_named(network: HostNetwork, pl
     assert "differ between the simulator and TFLite Micro" in text and layer_of(text) == place
 
 
-def test_where_tensors_have_no_names_of_their_own_the_bytes_are_told_alone(tmp_path: Path) -> None:
+def test_tensors_without_names_of_their_own_are_told_by_shape_and_scale(tmp_path: Path) -> None:
     graph = small_net()
     same = replace(graph, tensors=[replace(tensor, name="t") for tensor in graph.tensors])
     text = mismatch(sides(same, built(same, tmp_path), write_tflite(changed_weights(same, 1))), random_model_inputs(same, 3))
-    assert "no layer differs when all are shown" in text or "does not show its layers" in text
+    assert layer_of(text) == 1 and "not shown" not in text
+
+
+def test_layers_that_cannot_be_told_apart_are_said_to_be_hidden(tmp_path: Path) -> None:
+    """Two equal convolutions of one name; the first one is wrong, the third is the first in which that is seen."""
+    build = Build()
+    x = build.activation((1, 4, 4, 2), name="x")
+    y = build.conv(build.conv(x, 2, scale=0.5), 2, scale=0.5)
+    graph = build.graph(x, build.conv(y, 3))
+    for node in graph.nodes[:2]:
+        graph.tensors[node.outputs[0]] = replace(graph.tensors[node.outputs[0]], name="twin")
+    model = write_tflite(changed_weights(graph, 0))
+    text = mismatch(sides(graph, built(graph, tmp_path), model), random_model_inputs(graph, 3))
+    assert layer_of(text) == 2 and "(of those before it 2 are not shown)" in text
 
 
 # Which oracle
@@ -232,3 +247,44 @@ def test_names_that_occur_twice_are_left_out() -> None:
     shown, data = exposed(graph, write_tflite(graph))
     assert shown.outputs == (total,)
     assert len(read_tflite_bytes(data).outputs) == 1
+
+
+def other_tensor(graph: Graph, place: int, **changes: object) -> Graph:
+    """The same graph with something changed in what one node makes."""
+    tensors, index = list(graph.tensors), graph.nodes[place].outputs[0]
+    tensors[index] = replace(tensors[index], **changes)  # type: ignore[arg-type]
+    return replace(graph, tensors=tensors)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"name": "renamed"}, {"shape": (1, 8, 6, 5)}, {"quantization": Quantization.per_tensor(0.125, 3)}, {"quantization": None}],
+)
+def test_what_a_pass_has_changed_is_not_taken_for_a_difference(changes: dict[str, object]) -> None:
+    graph = small_net()
+    data = write_tflite(graph)
+    left, _ = exposed(graph, data)
+    fewer, model = exposed(other_tensor(graph, 0, **changes), data)
+    assert set(left.outputs) - set(fewer.outputs) == {graph.nodes[0].outputs[0]}
+    assert len(read_tflite_bytes(model).outputs) == len(fewer.outputs) == len(graph.nodes) - 1
+
+
+def test_a_file_without_zero_points_means_zero() -> None:
+    graph = small_net()
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(write_tflite(graph), 0))
+    zero = other_tensor(graph, 0, quantization=Quantization.per_tensor(0.5, 0))
+    index = graph.nodes[0].outputs[0]
+    (tensor,) = [t for t in model.subgraphs[0].tensors if t.name.decode() == graph.tensors[index].name]
+    tensor.quantization.scale, tensor.quantization.zeroPoint = np.array([0.5], np.float32), None
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    assert index in exposed(zero, bytes(builder.Output()))[0].outputs
+
+
+def test_one_value_has_no_class(tmp_path: Path) -> None:
+    """Labels of a model with a single output value say nothing here, and no accuracy is made up from them."""
+    build = Build()
+    x = build.activation((1, 6), name="x")
+    graph = build.graph(x, build.fully_connected(x, 1))
+    inputs = replace(random_model_inputs(graph, 4), labels=np.zeros(4, np.int64))
+    assert compare(sides(graph, built(graph, tmp_path)), inputs).correct is None

@@ -117,6 +117,19 @@ def test_an_onnx_model_takes_real_images_as_its_file_does(tmp_path: Path, capsys
     assert "0 of 30 output bytes differ over 6 inputs of x.npz" in printed and "TFLite Micro on the .tflite twin" in printed
 
 
+def test_a_recipes_model_runs_on_given_inputs_too(tmp_path: Path, capsys: Output) -> None:
+    """Without inputs a recipe is only exported; its test images are the host tool's."""
+    path = tmp_path / "b" / "digits" / "compress" / "model_int8.onnx"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(resnet().SerializeToString())
+    np.savez(tmp_path / "x.npz", x=np.random.default_rng(0).random((4, 8, 8)).astype(np.float32), y=np.zeros(4, int))
+    assert main(["digits", "--build", str(tmp_path / "b")]) == 0
+    assert "compare:" not in capsys.readouterr().out
+    assert main(["digits", "--build", str(tmp_path / "b"), "--inputs", str(tmp_path / "x.npz")]) == 0
+    last = capsys.readouterr().out.strip().splitlines()[-1]
+    assert last.startswith("compare: 0 of 20 output bytes differ over 4 inputs of x.npz") and "accuracy" in last
+
+
 def test_inputs_that_do_not_fit_leave_with_three_and_the_export_stays(model: Path, tmp_path: Path) -> None:
     given = tmp_path / "x.npz"
     np.savez(given, x=np.zeros((2, 3, 8, 6), np.int8))
