@@ -129,17 +129,6 @@ static void compute(work *w, const nn_trio_source *source, int8_t *output) {
     w->step(&w->block);
 }
 
-/* The value of a sum of all passes; packing/trio_forms.py with 8 fraction bits. */
-static int8_t value_of(const nn_conv2d_trio_params *params, uint32_t channel, int32_t sum) {
-    if (params->form == NN_TRIO_RAW) {
-        return nn_output(&params->stage, channel, (uint32_t)sum + (uint32_t)params->constants[channel]);
-    }
-    const int32_t *constants = params->constants + 3u * channel;
-    int32_t value = nn_multiply_high((int32_t)((uint32_t)sum << 8) + constants[0], constants[1]);
-    value += params->rounding - (value < 0 ? constants[2] : 0);
-    return nn_saturate(value >> params->shift);
-}
-
 /* The sums of a pass, of so many trios, to the others; is_first: there are no others. */
 static void add_sums(const uint32_t *words, uint32_t trios, int is_first, int32_t *sums) {
     for (; trios > 0u; --trios, words += 2, sums += 3) {
@@ -151,15 +140,36 @@ static void add_sums(const uint32_t *words, uint32_t trios, int is_first, int32_
     }
 }
 
+/* packing/trio_forms.py with 8 fraction bits. */
+static inline int8_t wide_value(int32_t sum, const int32_t *constants, int32_t rounding, uint32_t shift) {
+    const int32_t value = nn_multiply_high((int32_t)((uint32_t)sum << 8) + constants[0], constants[1]);
+    return nn_saturate((value + rounding - (value < 0 ? constants[2] : 0)) >> shift);
+}
+
 /* The values of all channels of six pixels from their sums [channel][odd or even pixel][3]. */
 static void store_wide(const nn_conv2d_trio_params *params, const int32_t *sums, int8_t *output) {
     const uint32_t step = params->outputs;
-    for (uint32_t channel = 0; channel < step; ++channel, sums += NN_TRIO_PIXELS, ++output) {
-        for (uint32_t odd = 0; odd < 2u; ++odd) {
+    const uint32_t shift = params->shift;
+    const int32_t rounding = params->rounding;
+    const int32_t *constants = params->constants;
+    for (uint32_t channel = 0; channel < step; ++channel, constants += 3, ++output) {
+        for (uint32_t odd = 0; odd < 2u; ++odd, sums += 3) {
             int8_t *trio = output + odd * step;
-            trio[0] = value_of(params, channel, sums[3u * odd]);
-            trio[2u * step] = value_of(params, channel, sums[3u * odd + 1u]);
-            trio[4u * step] = value_of(params, channel, sums[3u * odd + 2u]);
+            trio[0] = wide_value(sums[0], constants, rounding, shift);
+            trio[2u * step] = wide_value(sums[1], constants, rounding, shift);
+            trio[4u * step] = wide_value(sums[2], constants, rounding, shift);
+        }
+    }
+}
+
+/* The same by the reference's output stage; constants: what is added to the sums. */
+static void store_general(const nn_conv2d_trio_params *params, const int32_t *sums, int8_t *output) {
+    for (uint32_t channel = 0; channel < params->outputs; ++channel) {
+        for (uint32_t odd = 0; odd < 2u; ++odd) {
+            for (uint32_t i = 0; i < 3u; ++i) {
+                const uint32_t sum = (uint32_t)*sums++ + (uint32_t)params->constants[channel];
+                output[(2u * i + odd) * params->outputs + channel] = nn_output(&params->stage, channel, sum);
+            }
         }
     }
 }
@@ -181,7 +191,11 @@ static void compute_wide(work *w, const nn_trio_source *source, int8_t *output) 
         add_sums(words, trios, pass == 0u, sums);
         part.pixel += part.rows * (part.row_bytes + part.gap);
     }
-    store_wide(params, sums, output);
+    if (params->form == NN_TRIO_RAW) {
+        store_general(params, sums, output);
+    } else {
+        store_wide(params, sums, output);
+    }
 }
 
 typedef void (*computation)(work *w, const nn_trio_source *source, int8_t *output);

@@ -25,6 +25,19 @@ static int8_t *fill_bytes(int8_t *to, int8_t value, uint32_t count) {
     return end;
 }
 
+#elif NN_V6M
+
+/* Words lie at multiples of 4 only: memcpy and memset find out what can be done. */
+static int8_t *copy_bytes(int8_t *to, const int8_t *from, uint32_t count) {
+    __builtin_memcpy(to, from, count);
+    return to + count;
+}
+
+static int8_t *fill_bytes(int8_t *to, int8_t value, uint32_t count) {
+    __builtin_memset(to, value, count);
+    return to + count;
+}
+
 #else
 
 static int8_t *copy_bytes(int8_t *to, const int8_t *from, uint32_t count) {

@@ -22,7 +22,7 @@
 #if NN_V6M
 #define NN_TRIO_UNROLLED 12u
 #else
-#define NN_TRIO_UNROLLED 8u
+#define NN_TRIO_UNROLLED 16u
 #endif
 
 /* Six pixels to expand, step bytes apart; gap: from the end of a row of a pixel's window to the begin of the next. */

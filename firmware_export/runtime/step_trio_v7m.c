@@ -139,7 +139,7 @@ NN_NAKED void nn_trio_channels(nn_trio_block *block NN_UNUSED) {
                      "ldr pc, [sp, #8]\n"
                      ".balign 4\n"
                      "2:\n"
-                     ".rept 8\n" STEP ".endr\n"
+                     ".rept 16\n" STEP ".endr\n"
                      "ldr r12, [sp, #4]\n"
                      "cmp r0, r12\n"
                      "bne.w 2b\n"

@@ -9,8 +9,8 @@ import pytest
 from kernel_harness.library import ArmLibrary, Library
 from trio_steps import BIAS, MASK, expanded, flips, fresh, on_every_build, signed32, value, words_of
 
-DEPTHS = (2, 4, 8, 10, 12, 14, 16, 22, 24, 26, 40, 66)
-"""Even numbers around the eight and the twelve unrolled elements."""
+DEPTHS = (2, 4, 8, 10, 12, 14, 16, 18, 24, 26, 32, 66)
+"""Even numbers around the sixteen and the twelve unrolled elements."""
 LINEAR, SIGNED, RAW = range(3)
 
 
@@ -139,7 +139,7 @@ def call(library: Library, case: Channels, form: int, flipped: bool, output: int
     weights = library.put(records)
     is_odd = case.count % 2 == 1 and form != RAW
     limit = weights + records.size - (0 if is_odd else 1)
-    unrolled = 12 if isinstance(library, ArmLibrary) and "m0" in str(library.kind) else 8
+    unrolled = 12 if isinstance(library, ArmLibrary) and "m0" in str(library.kind) else 16
     values = [step, case.shift, output, limit, case.rounding, x, depth, weights, *first_words(case, flipped), form]
     block = library.put_struct("IIPPiPIPIIIIII", [*values, -depth % unrolled])
     library.call("nn_trio_channels_flipped" if flipped else "nn_trio_channels", block)
