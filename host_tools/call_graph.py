@@ -44,21 +44,24 @@ def deepest(known: Mapping[int, Function], start: int, pointers: Mapping[str, fr
     """
     done: dict[int, int] = {}
 
-    def _visit(place: int, chain: tuple[int, ...]) -> tuple[int, bool]:
-        """Bytes, and whether they are the same whatever the chain."""
+    def _visit(place: int, chain: tuple[int, ...], jumps: frozenset[int]) -> tuple[int, bool]:
+        """Bytes, and whether they are the same whatever the chain. jumps: places in the chain reached through a pointer."""
         if place in done:
             return done[place], True
         function, chain = known[place], (*chain, place)
         targets, indirect = callees(function, known)
         for target in sorted(targets & {*chain}):
-            names = " -> ".join(known[p].name for p in (*chain[chain.index(target) :], target))
-            raise ToolchainError(f"{names} is a recursion; the stack has no bound")
+            since = chain[chain.index(target) :]
+            if not jumps & {*since[1:]}:
+                names = " -> ".join(known[p].name for p in (*since, target))
+                raise ToolchainError(f"{names} is a recursion; the stack has no bound")
         through = pointers.get(function.name, pointers[""]) if indirect else frozenset[int]()
-        depths = [_visit(target, chain) for target in sorted((targets | through) - {*chain})]
+        depths = [_visit(target, chain, jumps) for target in sorted(targets - {*chain})]
+        depths += [_visit(target, chain, jumps | {target}) for target in sorted(through - targets - {*chain})]
         total = own_stack(function) + max((depth for depth, _ in depths), default=0)
-        always = not through & {*chain} and all(same for _, same in depths)
+        always = not (targets | through) & {*chain} and all(same for _, same in depths)
         if always:
             done[place] = total
         return total, always
 
-    return _visit(start, ())[0]
+    return _visit(start, (), frozenset())[0]

@@ -153,6 +153,18 @@ def test_what_runs_already_is_not_reached_through_a_pointer() -> None:
     assert deepest(known, 200, {"": frozenset({0, 100, 200})}) == 64
 
 
+def test_a_way_back_that_needs_a_pointer_is_no_recursion() -> None:
+    """`sum` calls a form through a pointer; `passes`, whose address is taken too, calls `sum`."""
+    known = graph(
+        function("sum", 0, step(0, pushed=4), step(2, "pointer", mnemonic="blx")),
+        function("passes", 100, step(100, pushed=16), step(102, "call", target=0)),
+        function("form", 200, step(200, pushed=32)),
+    )
+    taken = {"": frozenset({100, 200})}
+    assert deepest(known, 0, taken) == 4 + 32
+    assert deepest(known, 100, taken) == 16 + 4 + 32
+
+
 def test_a_jump_into_an_own_loop_is_no_call() -> None:
     inner = (step(0, "address"), step(2, "pointer", mnemonic="bx"))
     assert callees(function("loop", 0, *inner), {}) == (set(), False)
