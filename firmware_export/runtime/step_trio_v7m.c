@@ -5,60 +5,64 @@
 
 #include "trio_v7m.h"
 
-#define EXPAND_BYTE                                                                                                           \
+/* A trio's next byte: X and Y in r4 and r5. */
+#define PACK                                                                                                                  \
     "ldrsb r4, [r0], #1\n"                                                                                                    \
     "ldrsb r5, [r1], #1\n"                                                                                                    \
     "ldrsb r6, [r2], #1\n"                                                                                                    \
     "add r4, r4, r5, lsl #21\n"                                                                                               \
-    "add r5, r6, r5, lsl #10\n"                                                                                               \
-    "strd r4, r5, [r3], #16\n"
+    "add r5, r6, r5, lsl #10\n"
+#define EVEN "strd r4, r5, [r3], #16\n"
+#define ODD "strd r4, r5, [lr], #16\n"
 
-/* r0-r2: pixels of a trio, r3: x, r7: bytes left, r8: rows left, r9: gap, r10: bytes of a row, r11: its entry, r12: source,
- * lr: trios left. 24 bytes for each byte; a row of any length enters the four unrolled ones where the rest of it begins.
+/* As many bytes as count, four at a time. */
+#define BYTES(count, store)                                                                                                   \
+    "subs r12, " count ", #4\n"                                                                                               \
+    "blt 6f\n"                                                                                                                \
+    "5:\n"                                                                                                                    \
+    PACK store PACK store PACK store PACK store                                                                               \
+    "subs r12, r12, #4\n"                                                                                                     \
+    "bge 5b\n"                                                                                                                \
+    "6:\n"                                                                                                                    \
+    "adds r12, r12, #4\n"                                                                                                     \
+    "beq 8f\n"                                                                                                                \
+    "7:\n"                                                                                                                    \
+    PACK store                                                                                                                \
+    "subs r12, r12, #1\n"                                                                                                     \
+    "bne 7b\n"                                                                                                                \
+    "8:\n"
+
+/* What the odd pixels have under their windows the even ones have a step further on, if their windows overlap: it is packed
+ * once and stored twice. r0-r2: even pixels of a trio, r3: x of the even ones, lr: of the odd ones, r7: bytes of the even
+ * trio alone, and of the odd one, r8: bytes of both, r9: from the end of the even trio's row to the rest of the odd one's,
+ * r10: from there to the next row, r11: rows left.
  */
 NN_NAKED uint32_t *nn_trio_expand(const nn_trio_source *source NN_UNUSED, uint32_t *x NN_UNUSED, uint32_t *sums NN_UNUSED) {
     __asm__ volatile(".syntax unified\n"
-                     "push {r1, r4-r11, lr}\n"
-                     "mov r12, r0\n"
-                     "movs lr, #2\n"
-                     "ldr r10, [r12, #8]\n"
-                     "ldr r9, [r12, #16]\n"
-                     "rsb r5, r10, #0\n"
-                     "and r5, r5, #3\n"
-                     "add r5, r5, r5, lsl #1\n"
-                     "adr.w r11, 3f\n"
-                     "add r11, r11, r5, lsl #3\n"
-                     "add r11, r11, #1\n"
-                     "ldr r0, [r12]\n"
+                     "push {r4-r11, lr}\n"
                      "mov r3, r1\n"
-                     "1:\n"
-                     "ldr r4, [r12, #4]\n"
-                     "ldr r8, [r12, #12]\n"
-                     "add r1, r0, r4, lsl #1\n"
-                     "add r2, r0, r4, lsl #2\n"
-                     "2:\n"
-                     "mov r7, r10\n"
-                     "bx r11\n"
-                     ".balign 4\n"
-                     "3:\n"
-                     ".rept 4\n" EXPAND_BYTE ".endr\n"
-                     "subs r7, r7, #4\n"
-                     "bgt 3b\n"
-                     "add r0, r0, r9\n"
+                     "add lr, r1, #8\n"
+                     "ldrd r9, r8, [r0, #4]\n"
+                     "ldrd r11, r10, [r0, #12]\n"
+                     "ldr r0, [r0]\n"
+                     "add r1, r0, r9, lsl #1\n"
+                     "add r2, r0, r9, lsl #2\n"
+                     "sub r10, r10, r9\n"
+                     "cmp r9, r8\n"
+                     "ite lo\n"
+                     "movlo r7, r9\n"
+                     "movhs r7, r8\n"
+                     "sub r8, r8, r7\n"
+                     "sub r9, r9, r7\n"
+                     "1:\n" BYTES("r7", EVEN) BYTES("r8", EVEN ODD) "add r0, r0, r9\n"
                      "add r1, r1, r9\n"
-                     "add r2, r2, r9\n"
-                     "subs r8, r8, #1\n"
-                     "bne 2b\n"
-                     "subs lr, lr, #1\n"
-                     "beq 4f\n"
-                     "ldrd r0, r4, [r12]\n"
-                     "add r0, r0, r4\n"
-                     "ldr r3, [sp]\n"
-                     "add r3, r3, #8\n"
-                     "b 1b\n"
-                     "4:\n"
-                     "sub r0, r3, #8\n"
-                     "pop {r1, r4-r11, pc}\n");
+                     "add r2, r2, r9\n" BYTES("r7", ODD) "add r0, r0, r10\n"
+                     "add r1, r1, r10\n"
+                     "add r2, r2, r10\n"
+                     "subs r11, r11, #1\n"
+                     "bne.w 1b\n"
+                     "mov r0, r3\n"
+                     "pop {r4-r11, pc}\n");
 }
 
 #define STEP                                                                                                                  \
