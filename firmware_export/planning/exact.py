@@ -40,9 +40,9 @@ class Work:
 
     left: int
 
-    def spend(self) -> None:
-        """One step. Raises OutOfWork when none is left."""
-        self.left -= 1
+    def spend(self, steps: int = 1) -> None:
+        """Raises OutOfWork when none is left."""
+        self.left -= steps
         if self.left < 0:
             raise OutOfWork
 
@@ -153,28 +153,29 @@ def _ways(state: _State, pair: Pair) -> list[list[tuple[int, int, int]]]:
 
 def _settle(state: _State, work: Work) -> bool:
     """Takes the only way of pairs that have one, again and again; pairs whose gap is kept anyway are closed."""
-    changed = True
-    while changed:
-        changed = False
-        for pair in list(state.open):
-            work.spend()
-            if _is_kept(state, pair):
-                state.open.remove(pair)
+    low, high = state.low, state.high
+    while True:
+        work.spend(len(state.open) + 1)
+        still, taken = [], False
+        for pair in state.open:
+            x, y, gap = pair.x, pair.y, pair.gap
+            if low[x] - high[y] >= gap.above or low[y] - high[x] >= gap.below:
+                continue
+            if high[x] - low[y] >= gap.above and high[y] - low[x] >= gap.below:
+                still.append(pair)
                 continue
             ways = _ways(state, pair)
             if not ways:
                 return False
-            if len(ways) == 1:
-                state.open.remove(pair)
-                if not all(state.add(*edge, work) for edge in ways[0]):
-                    return False
-                changed = True
-    return True
-
-
-def _is_kept(state: _State, pair: Pair) -> bool:
-    apart = state.low[pair.x] - state.high[pair.y] >= pair.gap.above
-    return apart or state.low[pair.y] - state.high[pair.x] >= pair.gap.below
+            if len(ways) > 1:
+                still.append(pair)
+                continue
+            if not all(state.add(*edge, work) for edge in ways[0]):
+                return False
+            taken = True
+        state.open = still
+        if not taken:
+            return True
 
 
 def smallest(problem: Problem, bound: int, work: int = WORK) -> tuple[Placement, bool]:
