@@ -104,6 +104,49 @@ NN_NAKED void nn_add_signed_passes(const nn_add_linear_params *params NN_UNUSED,
     __asm__ volatile(PASSES(FOUR_SIGNS));
 }
 
+#elif NN_V7M
+
+/* r1, r2: inputs, r3: output, r4, r5: factors, r6: start, lr: rounding. */
+#define ONE_SUM(signs)                                                                                                        \
+    "ldrsb r7, [r1], #1\n"                                                                                                    \
+    "ldrsb r8, [r2], #1\n"                                                                                                    \
+    "smull r9, r10, r4, r7\n"                                                                                                 \
+    "smull r11, r12, r5, r8\n"                                                                                                \
+    "add r7, r6, r9, lsr #8\n"                                                                                                \
+    "add r7, r7, r10, lsl #24\n"                                                                                              \
+    "add r7, r7, r11, lsr #8\n"                                                                                               \
+    "add r7, r7, r12, lsl #24\n"                                                                                              \
+    signs                                                                                                                     \
+    "ssat r7, #8, r7, asr #20\n"                                                                                              \
+    "strb r7, [r3], #1\n"
+
+#define ONE_SIGN "sub r7, r7, r7, lsr #28\nadd r7, r7, lr\n"
+
+/* r0: half passes left. */
+#define PASSES(signs)                                                                                                         \
+    ".syntax unified\n"                                                                                                       \
+    "push {r4-r11, lr}\n"                                                                                                     \
+    "ldr lr, [r0, #16]\n"                                                                                                     \
+    "ldrd r4, r5, [r0, #8]\n"                                                                                                 \
+    "ldrd r0, r6, [r0]\n"                                                                                                     \
+    "lsr r0, r0, #3\n"                                                                                                        \
+    "lsl r0, r0, #1\n"                                                                                                        \
+    "1:\n"                                                                                                                    \
+    ONE_SUM(signs) ONE_SUM(signs) ONE_SUM(signs) ONE_SUM(signs)                                                               \
+    "subs r0, r0, #1\n"                                                                                                       \
+    "bne 1b\n"                                                                                                                \
+    "pop {r4-r11, pc}\n"
+
+NN_NAKED void nn_add_linear_passes(const nn_add_linear_params *params NN_UNUSED, const int8_t *input_0 NN_UNUSED,
+                                const int8_t *input_1 NN_UNUSED, int8_t *output NN_UNUSED) {
+    __asm__ volatile(PASSES(""));
+}
+
+NN_NAKED void nn_add_signed_passes(const nn_add_linear_params *params NN_UNUSED, const int8_t *input_0 NN_UNUSED,
+                                const int8_t *input_1 NN_UNUSED, int8_t *output NN_UNUSED) {
+    __asm__ volatile(PASSES(ONE_SIGN));
+}
+
 #else
 
 void nn_add_linear_passes(const nn_add_linear_params *params, const int8_t *input_0, const int8_t *input_1, int8_t *output) {

@@ -22,7 +22,7 @@ typedef struct {
 void nn_add_linear(const nn_add_linear_params *params, const int8_t *input_0, const int8_t *input_1, int8_t *output);
 void nn_add_linear_signed(const nn_add_linear_params *params, const int8_t *input_0, const int8_t *input_1, int8_t *output);
 
-/* The inner steps: passes of 8 elements; assembly where the core has the DSP extension. */
+/* The inner steps: passes of 8 elements; assembly where the core has the DSP extension, and for ARMv7-M. */
 typedef void (*nn_add_step)(const nn_add_linear_params *params, const int8_t *input_0, const int8_t *input_1, int8_t *output);
 void nn_add_linear_passes(const nn_add_linear_params *params, const int8_t *input_0, const int8_t *input_1, int8_t *output);
 void nn_add_signed_passes(const nn_add_linear_params *params, const int8_t *input_0, const int8_t *input_1, int8_t *output);
