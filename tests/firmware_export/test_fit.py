@@ -22,7 +22,7 @@ from recipes.recipe import FirmwareExportSection
 
 SECTION = FirmwareExportSection()
 CORES = ("netduinoplus2", "nucleo_f103rb", "nucleo_g071rb", "nucleo_h743zi")
-OVER, UNDER = 9_000, 2_500
+OVER, UNDER = 6_000, 1_500
 """Bytes of flash by which an estimate may lie above or below the image: a few per cent of the smallest board's."""
 
 
