@@ -35,12 +35,12 @@ class Budget:
 
 
 BUDGETS = {
-    ("pretrainedResnet_quant", "v7m"): Budget(17_100_000, 41_800_000, 6_800, 5),
-    ("pretrainedResnet_quant", "v6m"): Budget(32_800_000, 97_600_000, 7_200, 5),
-    ("kws_ref_model", "v7m"): Budget(4_050_000, 10_500_000, 6_100, 11.5),
-    ("kws_ref_model", "v6m"): Budget(8_500_000, 29_000_000, 6_600, 11.5),
-    ("vww_96_int8", "v7m"): Budget(7_000_000, 32_100_000, 6_400, 17),
-    ("vww_96_int8", "v6m"): Budget(15_800_000, 86_900_000, 7_100, 17),
+    ("pretrainedResnet_quant", "v7m"): Budget(16_030_000, 41_800_000, 7_900, 5),
+    ("pretrainedResnet_quant", "v6m"): Budget(30_560_000, 97_600_000, 7_300, 5),
+    ("kws_ref_model", "v7m"): Budget(4_010_000, 10_500_000, 6_900, 11.5),
+    ("kws_ref_model", "v6m"): Budget(8_440_000, 29_000_000, 6_600, 11.5),
+    ("vww_96_int8", "v7m"): Budget(6_870_000, 32_100_000, 7_200, 17),
+    ("vww_96_int8", "v6m"): Budget(15_560_000, 86_900_000, 7_100, 17),
     ("ad01_int8", "v7m"): Budget(337_000, 960_000, 1_500, 5),
     ("ad01_int8", "v6m"): Budget(942_000, 1_760_000, 1_800, 5),
 }
