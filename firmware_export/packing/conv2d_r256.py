@@ -23,6 +23,8 @@ CHANNELS = 2
 """In one record."""
 PIXELS = 3
 """NN_R256_PIXELS of runtime/step_r256.h."""
+MAX_LOOSE, LOOSE_SHARE = 16, 4
+"""At most so many channels, and at most one in so many, may have no short form while the others have one."""
 STEP_BYTES = 24
 """NN_R256_STEP_WORDS words."""
 
@@ -82,7 +84,8 @@ def conv2d_code(
     window = _with_border(window) if border else window
     reading, outputs = Reading.of(window), weights.shape[0]
     matrix = reading.order(weights.astype(np.int64))
-    records = pack(matrix, bias, zero_point, stage, group=CHANNELS, words=reading.steps, shifts=SHIFTS)
+    most_loose = min(MAX_LOOSE, outputs // LOOSE_SHARE)
+    records = pack(matrix, bias, zero_point, stage, group=CHANNELS, words=reading.steps, shifts=SHIFTS, most_loose=most_loose)
     limit = records.words.size - 1 + outputs % CHANNELS
     values = {"limit": limit, "outputs": outputs, "steps": reading.steps, "rows": reading.rows, "fill": zero_point}
     values |= {"row_words": reading.row_words, "row_tail": reading.row_tail, "gathered": int(reading.gathered)}
@@ -92,13 +95,31 @@ def conv2d_code(
     return LayerCode(
         function=f"nn_conv2d_r256_{kernel}",
         params_type="nn_conv2d_r256_params",
-        fields=fields | clamp_fields(stage) | general_fields(stage, records),
-        constants=(Constant("weights", records.words), *(stage.constants() if records.form is None else ())),
+        fields=fields | clamp_fields(stage) | general_fields(stage, records) | _loose_fields(records),
+        constants=(Constant("weights", records.words), *_other_constants(stage, records)),
         sources=("conv2d_r256.c", "step_r256.c", "patch.c"),
         scratch_bytes=_scratch_bytes(window, reading, records, outputs) + (_round_up(_image_bytes(window)) if border else 0),
         distances=(ahead(copied=bool(border)),),
         summary=f"{summary} -> {'x'.join(map(str, (*output, outputs)))}, r256 {kernel}",
     )
+
+
+def _loose_fields(records: Records) -> dict[str, str]:
+    """Values of the C struct for channels without short form, if there are any."""
+    if records.loose.size == 0:
+        return {}
+    numbers = {"loose": records.loose.size, "loose_limit": records.loose_words.size - 1}
+    tables = {"loose_weights": "{loose_weights}", "loose_channels": "{loose_channels}"}
+    return tables | {name: str(value) for name, value in numbers.items()}
+
+
+def _other_constants(stage: OutputStage, records: Records) -> tuple[Constant, ...]:
+    """Tables beside the weights of all channels."""
+    found = stage.constants() if records.needs_stage else ()
+    if records.loose.size == 0:
+        return found
+    channels = Constant("loose_channels", records.loose.astype(np.uint16))
+    return (*found, Constant("loose_weights", records.loose_words), channels)
 
 
 def _as_one_row(window: Window) -> Window:
@@ -148,7 +169,8 @@ def conv2d_layer(graph: Graph, node: Node, *, border_limit: int = BORDER_LIMIT) 
 def _scratch_bytes(window: Window, reading: Reading, records: Records, outputs: int) -> int:
     """Expanded pixels, copied windows and row ends, and for the general kernel the sums of all channels."""
     copies = _round_up(window.taps * window.channels) + _round_up(reading.rows * reading.row_tail)
-    sums = (outputs + 1) // 2 * 2 * PIXELS * 4 if records.form is None else 0
+    summed = outputs if records.form is None else records.loose.size
+    sums = (summed + 1) // 2 * 2 * PIXELS * 4
     return reading.steps * STEP_BYTES + PIXELS * copies + sums
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -28,12 +28,22 @@ _LIMIT = (1 << 31) // _UNIT
 
 @dataclass(frozen=True)
 class Records:
-    """words: uint32, all records, size words each. kernel: end of the C function's name: form and, unless fixed, shift."""
+    """words: uint32, all records, size words each. kernel: end of the C function's name: form and, unless fixed, shift.
+
+    loose: channels of which the form is not exact; loose_words: their records once more, as the general kernel has them.
+    """
 
     words: npt.NDArray[np.uint32]
     size: int
     rounding: int
     form: LinearForm | SignedForm | None
+    loose: Int64 = field(default_factory=lambda: np.zeros(0, np.int64))
+    loose_words: npt.NDArray[np.uint32] = field(default_factory=lambda: np.zeros(0, np.uint32))
+
+    @property
+    def needs_stage(self) -> bool:
+        """Whether some channel is requantized by the reference's output stage."""
+        return self.form is None or self.loose.size > 0
 
     @property
     def form_name(self) -> str:
@@ -42,7 +52,15 @@ class Records:
 
 
 def pack(
-    weights: Int64, bias: Int64, zero_point: int, stage: OutputStage, *, group: int, words: int, shifts: tuple[int, ...]
+    weights: Int64,
+    bias: Int64,
+    zero_point: int,
+    stage: OutputStage,
+    *,
+    group: int,
+    words: int,
+    shifts: tuple[int, ...],
+    most_loose: int = 0,
 ) -> Records:
     """Records for weights [channels, depth] in the order in which a kernel reads the activations.
 
@@ -55,25 +73,39 @@ def pack(
         group: channels in a record.
         words: of each channel in a record, at least depth / 4.
         shifts: the kernel's, in the order in which they are tried.
+        most_loose: how many channels may be left to the reference's output stage, where the others have a linear form.
     Returns:
-        Records with the shortest output stage that is exact for all channels.
+        Records with the shortest output stage that is exact for all channels but the loose ones.
     Raises:
         Unpackable: a sum may leave 24 bits, or two neighbouring weights do not fit 16 bits together.
     """
-    channels, depth = weights.shape
     low, high = reachable(weights, bias, zero_point)
-    form = shortest_form(Stage.of(stage, low, high), shifts)
-    live = np.ones(channels, bool) if form is None else ~form.constant
+    form, loose = shortest_form(Stage.of(stage, low, high), shifts), np.zeros(0, np.int64)
+    if form is None and most_loose > 0:
+        nearly = nearly_linear_form(Stage.of(stage, low, high), shifts)
+        places = np.flatnonzero(nearly.factor == 0).astype(np.int64)
+        form, loose = (nearly, places) if places.size <= most_loose else (None, loose)
+    live = np.ones(len(bias), bool) if form is None else ~form.constant
     if np.any(live & ((low <= -_LIMIT) | (high >= _LIMIT))):
         raise Unpackable("a sum may leave 24 bits")
+    records = _packed(weights, bias, zero_point, form, group=group, words=words)
+    apart = _packed(weights[loose], bias[loose], zero_point, None, group=group, words=words) if loose.size else records[:0]
+    return Records(records.reshape(-1), records.shape[1], getattr(form, "rounding", 0), form, loose, apart.reshape(-1))
+
+
+def _packed(
+    weights: Int64, bias: Int64, zero_point: int, form: LinearForm | SignedForm | None, *, group: int, words: int
+) -> npt.NDArray[np.uint32]:
+    """uint32 [records, size]."""
+    channels, depth = weights.shape
+    live = np.ones(channels, bool) if form is None else ~form.constant
     padded = np.zeros((-(-channels // group) * group, ELEMENTS * words), np.int64)
     padded[:channels, :depth] = np.where(live[:, None], weights, 0)
     sums = np.where(live, bias, 0) - zero_point * padded[:channels].sum(1)
     start = _UNIT * sums - 127 * padded[:channels, 1::2].sum(1) + (0 if form is None else form.start)
     lanes = _lanes(padded).reshape(-1, group, words).transpose(0, 2, 1)
     parts = [_grouped(start, group), lanes.reshape(lanes.shape[0], -1), *(_grouped(c, group) for c in _constants(form))]
-    records = (np.concatenate(parts, 1) & 0xFFFFFFFF).astype(np.uint32)
-    return Records(records.reshape(-1), records.shape[1], getattr(form, "rounding", 0), form)
+    return (np.concatenate(parts, 1) & 0xFFFFFFFF).astype(np.uint32)
 
 
 @remembered
@@ -86,6 +118,13 @@ def shortest_form(stage: Stage, shifts: tuple[int, ...]) -> LinearForm | SignedF
             except Unpackable:
                 continue
     return None
+
+
+@remembered
+def nearly_linear_form(stage: Stage, shifts: tuple[int, ...]) -> LinearForm:
+    """The linear form with the fewest channels that have none: their factor is 0."""
+    forms = [linear_form(stage, shift, partial=True) for shift in shifts]
+    return min(forms, key=lambda form: int(np.count_nonzero(form.factor == 0)))
 
 
 def _constants(form: LinearForm | SignedForm | None) -> list[Int64]:
@@ -111,8 +150,8 @@ def _lanes(weights: Int64) -> Int64:
 
 
 def general_fields(stage: OutputStage, records: Records) -> dict[str, str]:
-    """Initializers of the nn_output_stage named `stage`: all of it for the general kernel, nothing for the others."""
-    return stage.fields("stage") if records.form is None else {}
+    """Initializers of the nn_output_stage named `stage`: all of it where some channel needs it, else nothing."""
+    return stage.fields("stage") if records.needs_stage else {}
 
 
 def clamp_fields(stage: OutputStage) -> dict[str, str]:

@@ -25,7 +25,7 @@ struct work {
     int8_t *tail[NN_R256_PIXELS];  /* the ends of its rows */
     channels_step channels;        /* of a short form, or */
     void (*general)(const work *w, const nn_r256_block *block);
-    int32_t *sums;                 /* only of the general form */
+    int32_t *sums;                 /* only of the general form and of loose channels */
 };
 
 /* The next output pixel; y, x: where its window begins. */
@@ -141,6 +141,23 @@ static void clamp(int8_t *x, uint32_t count, int32_t min, int32_t max) {
     }
 }
 
+/* The channels without short form: their sums [pair][channel][pixel], 256 times too large, then the reference's stage. */
+static void compute_loose(const work *w, const nn_r256_block *block) {
+    const nn_conv2d_r256_params *params = w->params;
+    const int32_t *sums = w->sums;
+    nn_r256_block to_sums = *block;
+    to_sums.output[0] = (int8_t *)w->sums;
+    to_sums.weights = params->loose_weights;
+    to_sums.limit = params->loose_weights + params->loose_limit;
+    nn_r256_sums(&to_sums);
+    for (uint32_t loose = 0; loose < params->loose; ++loose) {
+        const uint32_t channel = params->loose_channels[loose];
+        for (uint32_t i = 0; i < NN_R256_PIXELS; ++i) {
+            block->output[i][channel] = nn_output(&params->stage, channel, (uint32_t)(*sums++ >> 8));
+        }
+    }
+}
+
 /* All channels of three pixels to block->output. */
 static void compute(const work *w, const nn_r256_source *source, const nn_r256_block *block) {
     if (w->is_nine) {
@@ -151,10 +168,13 @@ static void compute(const work *w, const nn_r256_source *source, const nn_r256_b
             expand_tails(w, source, x);
         }
     }
-    if (w->general == 0) {
-        w->channels(block);
-    } else {
+    if (w->general != 0) {
         w->general(w, block);
+        return;
+    }
+    w->channels(block);
+    if (w->params->loose != 0u) {
+        compute_loose(w, block);
     }
 }
 

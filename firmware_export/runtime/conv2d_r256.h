@@ -14,7 +14,9 @@
  * padded: whether the image is first copied to the scratch with its border, so that no window leaves it. window describes
  *     the image with that border then; image_h, image_w: without it; border_top, border_left: what lies before it.
  * min, max: what the fused activation leaves; the linear and signed forms saturate to int8 by themselves.
- * stage: only for nn_conv2d_r256_general.
+ * stage: only for nn_conv2d_r256_general, and for loose channels.
+ * loose: how many channels have no short form (0 for most layers): loose_channels; loose_weights: their records as the general
+ *     form has them, limit loose_limit. What the short form makes of them is written over.
  */
 typedef struct {
     nn_window window;
@@ -36,6 +38,10 @@ typedef struct {
     int8_t max;
     int32_t rounding;
     nn_output_stage stage;
+    const uint32_t *loose_weights;
+    const uint16_t *loose_channels;
+    uint32_t loose_limit;
+    uint32_t loose;
 } nn_conv2d_r256_params;
 
 /* 2-D convolution, any window. input: int8 [input_h, input_w, channels]. output: int8 [output_h, output_w, outputs].
