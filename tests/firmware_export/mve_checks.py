@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from firmware_builder import compiler
+from firmware_builder import COMPILER, compiler
 from kernel_harness.machine import Run, has_qemu, run_host, run_qemu
 from kernel_harness.program import GUARD, Case, build_program, host
 from packed_cases import trained_weights
@@ -17,6 +17,8 @@ from firmware_export.operators._accumulator import OutputStage
 from firmware_export.requantize import Int64
 
 CORE, FPU = "cortex-m55", "fpv5-d16"
+KINDS = [COMPILER, *(pytest.param(kind, marks=pytest.mark.long) for kind in ("zig",) if kind != COMPILER)]
+"""Compilers for the large programs of cases; the second one takes long."""
 needs_qemu = pytest.mark.skipif(not has_qemu(), reason="qemu-system-arm is not installed: nothing else here emulates Helium")
 
 

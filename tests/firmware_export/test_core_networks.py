@@ -58,8 +58,13 @@ def share(a: Place, b: Place) -> bool:
 
 
 @needs_qemu
-@pytest.mark.parametrize("core", sorted(CORES))
-@pytest.mark.parametrize("goal", ["balanced", "ram"])
+@pytest.mark.parametrize(
+    "core, goal",
+    [
+        ("cortex-m55", "balanced"), ("cortex-m55", "ram"), ("cortex-m33", "ram"),
+        pytest.param("cortex-m33", "balanced", marks=pytest.mark.long),
+    ],
+)  # fmt: skip
 def test_networks(core: str, goal: str) -> None:
     assert wrong(networks(core, goal, range(8)), COMPILER, core) == []
 
@@ -74,7 +79,7 @@ def test_many_networks(core: str, goal: str, kind: str) -> None:
 
 
 @needs_qemu
-@pytest.mark.parametrize("core", sorted(CORES))
+@pytest.mark.parametrize("core", ["cortex-m55", pytest.param("cortex-m33", marks=pytest.mark.long)])
 def test_networks_of_every_operator(core: str) -> None:
     """Operators without a fast kernel beside those with one."""
     found = tuple(Network.of(random_graph(seed), Target.of(core, "balanced"), seed) for seed in range(10) if is_int8(seed))

@@ -7,9 +7,9 @@ from functools import cache
 import numpy as np
 import pytest
 from fast_kernel_checks import shifted
-from firmware_builder import COMPILERS, needs_gcc
+from firmware_builder import needs_gcc
 from kernel_harness.program import Case
-from mve_checks import assert_right_on_host, needs_qemu, run_m55, vector_graph, wrong_on_m55
+from mve_checks import KINDS, assert_right_on_host, needs_qemu, run_m55, vector_graph, wrong_on_m55
 from packed_cases import example_layers, packed_case, random_input, refused_layers, trained_layer
 
 from firmware_export.packing import Unpackable
@@ -82,13 +82,13 @@ def test_all_forms_and_ways_of_reading_are_among_the_cases() -> None:
 
 
 @needs_qemu
-@pytest.mark.parametrize("kind", COMPILERS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_convolutions_on_a_cortex_m55(kind: str) -> None:
     assert wrong_on_m55(convolutions(), kind) == []
 
 
 @needs_qemu
-@pytest.mark.parametrize("kind", COMPILERS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_vectors_on_a_cortex_m55(kind: str) -> None:
     assert wrong_on_m55(vectors(), kind) == []
 

@@ -8,9 +8,9 @@ from functools import cache, partial
 import numpy as np
 import pytest
 from fast_kernel_checks import shifted
-from firmware_builder import COMPILERS, needs_gcc
+from firmware_builder import needs_gcc
 from kernel_harness.program import Case
-from mve_checks import assert_right_on_host, moved, needs_qemu, run_m55, wrong_on_m55
+from mve_checks import KINDS, assert_right_on_host, moved, needs_qemu, run_m55, wrong_on_m55
 from overlap_model import Step, pixels_under, spoils
 from packed_cases import example_layers, packed_case, random_input, refused_layers, trained_layer
 
@@ -60,7 +60,7 @@ def test_all_ways_are_among_the_cases() -> None:
 
 
 @needs_qemu
-@pytest.mark.parametrize("kind", COMPILERS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_cortex_m55(kind: str) -> None:
     assert wrong_on_m55(cases(), kind) == []
 

@@ -6,9 +6,9 @@ from functools import cache
 
 import numpy as np
 import pytest
-from firmware_builder import COMPILERS, needs_gcc
+from firmware_builder import needs_gcc
 from kernel_harness.program import Case
-from mve_checks import assert_right_on_host, moved, needs_qemu, run_m55, wrong_on_m55
+from mve_checks import KINDS, assert_right_on_host, moved, needs_qemu, run_m55, wrong_on_m55
 from packed_cases import example_layers, packed_case, random_input
 
 from firmware_export.graph import Graph, Node, Quantization
@@ -61,7 +61,7 @@ def pools() -> dict[str, Case]:
     rng = np.random.default_rng(101)
     found = {}
     for op in ("average_pool2d", "max_pool2d", "mean"):
-        found |= {f"{label} {i}": case for i, (label, case) in enumerate(example_layers(op, pool_layer))}
+        found |= {f"{label} {i}": case for i, (label, case) in enumerate(example_layers(op, pool_layer)) if i % 3 == 0}
     for op in ("average_pool2d", "max_pool2d"):
         for channels in (1, 15, 16, 17, 32, 40):
             for size, kernel in (((4, 6), (2, 3)), ((5, 5), (5, 5))):
@@ -80,13 +80,13 @@ def test_both_forms_and_a_clamp_are_among_the_sums() -> None:
 
 
 @needs_qemu
-@pytest.mark.parametrize("kind", COMPILERS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_sums_on_a_cortex_m55(kind: str) -> None:
     assert wrong_on_m55(sums(), kind) == []
 
 
 @needs_qemu
-@pytest.mark.parametrize("kind", COMPILERS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_pools_on_a_cortex_m55(kind: str) -> None:
     assert wrong_on_m55(pools(), kind) == []
 

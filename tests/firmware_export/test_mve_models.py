@@ -140,6 +140,7 @@ def test_the_packers_know_about_how_much_they_cost(name: str, shared_data: Path)
 
 @needs_qemu
 @needs_gcc
+@pytest.mark.long
 @each_model
 def test_cortex_m33(name: str, shared_data: Path) -> None:
     """The kernels of the DSP extension as they are."""
@@ -149,6 +150,7 @@ def test_cortex_m33(name: str, shared_data: Path) -> None:
     assert sum(found.instructions) <= BUDGETS[name].m33
 
 
+@pytest.mark.long
 @each_model
 def test_the_host_runs_the_same_packed_layers(name: str, shared_data: Path) -> None:
     _, cases = model(model_path(shared_data, name), "cortex-m55")
