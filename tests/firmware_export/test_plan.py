@@ -63,6 +63,20 @@ def test_random_networks_of_every_operator(target: Target, tmp_path: Path) -> No
     assert_right(tmp_path, graphs, [plan(graph, target) for graph in graphs])
 
 
+@pytest.mark.parametrize("core_class", ["v7m", "v6m", "mve"])
+def test_networks_of_other_cores(core_class: str, tmp_path: Path) -> None:
+    """Their kernels run here in portable form, on their packed data, under their plans."""
+    graphs = [convolutions(seed) for seed in range(40, 50)] + [random_graph(seed) for seed in range(500, 515)]
+    assert_right(tmp_path, graphs, [plan(graph, Target(core_class, "ram")) for graph in graphs])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("core_class", ["v7m", "v6m", "mve"])
+def test_many_networks_of_other_cores(core_class: str, tmp_path: Path) -> None:
+    graphs = [make(seed) for seed in range(3000, 3100) for make in (random_graph, convolutions)]
+    assert_right(tmp_path, graphs, [plan(graph, Target(core_class)) for graph in graphs])
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("target", [Target(), *DSP], ids=lambda target: f"{target.core_class}-{target.optimize}")
 @pytest.mark.parametrize("begin", range(1000, 2000, 250))
@@ -188,3 +202,67 @@ def test_sizes_are_multiples_of_the_alignment() -> None:
     graph = build.graph(x, build.conv(x, 1, bias=False))
     layout = plan(graph)
     assert {offset % ALIGNMENT for offset in (*layout.offsets.values(), layout.size)} == {0}
+
+
+def test_places_are_what_the_plan_says() -> None:
+    """Tensors that own bytes and scratches, with the layers during which they are there."""
+    build = Build()
+    x = build.activation((1, 8, 8, 4), name="x")
+    y = build.conv(x, 4)
+    z = build.reshape(y, (1, 256))
+    graph = build.graph(x, build.fully_connected(z, 3))
+    layout = plan(graph, Target("dsp"))
+    tensors = {place.owner: place for place in layout.places if place.owner is not None}
+    scratches = {place.node: place for place in layout.places if place.node is not None}
+    assert set(tensors) == {x, y, graph.outputs[0]}, "a reshape owns nothing"
+    assert (tensors[x].first, tensors[x].last) == (0, 0) and (tensors[y].first, tensors[y].last) == (0, 2)
+    assert all(place.offset == layout.offsets[owner] for owner, place in tensors.items())
+    assert all(place.size == graph.tensors[owner].nbytes for owner, place in tensors.items())
+    assert {node: place.offset for node, place in scratches.items()} == layout.scratch
+    assert all(place.first == place.last == node for node, place in scratches.items())
+    assert all(place.size == layout.codes[node].scratch_bytes for node, place in scratches.items())
+    assert max(place.offset + place.size for place in layout.places) <= layout.size
+
+
+def test_a_residual_block_holds_two_tensors() -> None:
+    """conv - conv - add on 16 x 16 x 16: the sum over the skip connection, the second convolution below its input."""
+    build = Build()
+    x = build.activation((1, 16, 16, 16), name="x")
+    inner = build.conv(build.conv(x, 16, scale=0.1), 16, scale=0.1)
+    total = build.node("add", (x, inner), build.activation((1, 16, 16, 16), 0.2, 0), clamp=(-128, 127))
+    layout = plan(build.graph(x, total))
+    distance = layout.codes[1].distances[0]
+    assert distance is not None and distance >= 16 * 16
+    assert layout.size <= 2 * 4096 + distance + layout.codes[1].scratch_bytes + 2 * ALIGNMENT and layout.proven
+
+
+def test_a_growing_pointwise_convolution_starts_at_the_end_of_its_output() -> None:
+    """8 to 16 channels: the input's last pixels coincide with the output's."""
+    build = Build()
+    x = build.activation((1, 20, 20, 8), name="x")
+    graph = build.graph(x, build.conv(x, 16, 1, padding=(0, 0, 0, 0), scale=0.1))
+    layout = plan(graph, Target("dsp", "ram"))
+    assert layout.size <= 6400 + 72 + ALIGNMENT
+    assert layout.offsets[x] - layout.offsets[graph.outputs[0]] in range(3200 - 24, 3200 + 8)
+
+
+def test_depthwise_and_pointwise_run_in_one_tensor() -> None:
+    """A keyword-spotting block: 25 x 5 x 64 throughout, and the scratch of one plane."""
+    build = Build()
+    x = y = build.activation((1, 25, 5, 64), name="x")
+    for _ in range(2):
+        weights = build.weights((1, 3, 3, 64), 3)
+        window = {"stride": (1, 1), "dilation": (1, 1), "padding": (1, 1, 1, 1), "clamp": (-128, 127)}
+        z = build.activation((1, 25, 5, 64), 0.5, -128)
+        y = build.node("depthwise_conv2d", (y, weights, build.bias(y, weights, 64)), z, **window)
+        y = build.conv(y, 64, 1, padding=(0, 0, 0, 0), scale=0.5, clamp=(-3, 127))
+    layout = plan(build.graph(x, y), Target("dsp", "ram"))
+    assert layout.size <= 8000 + 1000
+
+
+def test_the_first_layer_of_an_autoencoder_expands_its_input_over_itself() -> None:
+    """640 bytes become 1280 of scratch, which lie over them: the buffer holds those and the 128 outputs."""
+    build = Build()
+    x = build.activation((1, 640), name="x")
+    layout = plan(build.graph(x, build.fully_connected(x, 128)), Target("dsp", "time"))
+    assert layout.size == 1280 + 128 and layout.proven

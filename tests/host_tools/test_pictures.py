@@ -115,12 +115,29 @@ def test_layer_numbers_are_thinned_out(layers: int) -> None:
     assert 2 <= len(numbers) <= 21
 
 
+def test_what_is_written_over_something_begins_in_the_middle_of_its_layer() -> None:
+    """An output over its input: the input's box ends with the layer, the output's begins halfway through it."""
+    tensors = [
+        PlannedTensor("x", 0, 100, 0, 1),
+        PlannedTensor("y", 0, 100, 1, 3, ("x",)),
+        PlannedTensor("z", 0, 9, 2, 2, ("y",)),
+    ]
+    svg = plan_picture(tensors, 100)
+    boxes = [a for tag, a in elements(svg) if tag == "rect" and a["class"].startswith("part")]
+    ends = [(float(box["x"]) - 1, float(box["x"]) + float(box["width"]) + 1) for box in boxes]
+    column = (ends[0][1] - ends[0][0]) / 2
+    assert ends[1][0] - ends[0][0] == pytest.approx(1.5 * column, abs=0.05)
+    assert ends[1][1] - ends[1][0] == pytest.approx(2.5 * column, abs=0.05)
+    assert ends[2][0] - ends[0][0] == pytest.approx(2 * column, abs=0.05), "one layer alone stays whole"
+    assert "over x" in svg and "over y" in svg
+
+
 def test_a_hostile_name_is_only_text() -> None:
     hostile = '"/><script>x</script><g onload="y'
     for svg in (
         accuracy_picture([(hostile, 0.5)]),
         memory_picture([MemoryUse(hostile, ((hostile, 1), (hostile, 2)), 10)]),
-        plan_picture([PlannedTensor(hostile, 0, 1000, 0, 0)], 1000),
+        plan_picture([PlannedTensor(hostile, 0, 1000, 0, 0, (hostile,))], 1000),
         confusion_picture([hostile, hostile], [[1, 2], [3, 4]]),
     ):
         tags = {tag for tag, _ in elements(svg)}
