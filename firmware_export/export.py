@@ -34,7 +34,12 @@ def load_graph(model: Path, section: FirmwareExportSection, *, stripes: bool = T
 
 def _simplified(original: Graph, section: FirmwareExportSection, *, stripes: bool = True) -> Graph:
     graph = replace(simplify(original.with_arithmetic(section.arithmetic)), name=section.name)
-    return striped(ordered(graph, section.optimize), section.optimize) if stripes else graph
+    return arranged(graph, section.optimize) if stripes else graph
+
+
+def arranged(graph: Graph, goal: str) -> Graph:
+    """A simplified graph in the order, and with the stripes, that suit a goal of target.GOALS; bit-identical answers."""
+    return striped(ordered(graph, goal), goal)
 
 
 def export_model(model: Path, folder: Path, section: FirmwareExportSection, target: Target) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +19,7 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from firmware_export.emit import emit
+from firmware_export.export import arranged
 from firmware_export.graph import DTYPES, Array, Graph
 from firmware_export.hostlib import HostNetwork
 from firmware_export.operators import operator_of
@@ -107,10 +108,11 @@ class BenchOrder:
     def combinations(self) -> Iterator[tuple[BenchModel, str, Toolchain | None, str]]:
         """The rows to make; the host has one compiler."""
         for model in self.models:
+            arranged_for = {goal: replace(model, graph=arranged(model.graph, goal)) for goal in self.goals}
             for core in self.cores:
                 for goal in self.goals:
                     compilers = (None,) if core == "host" else self.toolchains
-                    yield from ((model, core, compiler, goal) for compiler in compilers)
+                    yield from ((arranged_for[goal], core, compiler, goal) for compiler in compilers)
 
 
 def toolchains(preference: str) -> tuple[Toolchain, ...]:

@@ -47,11 +47,12 @@ def _models(name: str, overrides: Sequence[str], build: Path) -> Iterator[BenchM
         model = build / recipe.name / INT8_MODEL
         if not model.is_file():
             raise ArtifactError(f"{model} not found; run `make pipeline RECIPE={name}` first")
-        yield BenchModel(recipe.name, load_graph(model, recipe.firmware_export))
+        yield BenchModel(recipe.name, load_graph(model, recipe.firmware_export, stripes=False))
 
 
 def _file(path: Path, overrides: Sequence[str]) -> BenchModel:
     content: dict[str, Any] = {}
     for override in overrides:
         apply_override(content, override)
-    return BenchModel(path.stem, load_graph(path, parse(FirmwareExportSection, content.get("firmware_export", {}), str(path))))
+    section = parse(FirmwareExportSection, content.get("firmware_export", {}), str(path))
+    return BenchModel(path.stem, load_graph(path, section, stripes=False))
