@@ -21,6 +21,7 @@ LIMIT = 1 << 23
 """T of step_octet.h is below it, and not below its negative."""
 BYTES = {"v7m": 1, "v6m": 4}
 """NN_OCTET_BYTES of a core class."""
+INSTRUCTIONS = {"v7m": (8, 25), "v6m": (25, 45)}
 
 
 def fully_connected_code(
@@ -70,9 +71,15 @@ def fully_connected_code(
         ),
         sources=("fully_connected_octet.c", "step_octet.c", "step_octet_v7m.c", "step_octet_v6m.c"),
         scratch_bytes=BYTES[core_class] * depth,
-        instructions=batches * outputs * (depth * 9 // 8 + 30) * (1 if core_class == "v7m" else 3),
+        instructions=batches * _instructions(depth, outputs, core_class),
         summary=f"{depth} -> {outputs}" + (f", {batches} times" if batches > 1 else "") + f", octet {kernel}",
     )
+
+
+def _instructions(depth: int, outputs: int, core_class: str) -> int:
+    """About how many a vector takes, to choose between kernels: of an element for eight outputs, of a sum, of an element."""
+    element, value = INSTRUCTIONS[core_class]
+    return -(-outputs // OUTPUTS) * (element * depth + 80) + outputs * value + 9 * depth
 
 
 def fully_connected_layer(graph: Graph, node: Node, *, core_class: str) -> LayerCode:

@@ -42,8 +42,8 @@ uint32_t nn_octet_expand(const int8_t *x, uint32_t depth, void *u) {
     "orr r12, r12, " high ", lsl #8\n"                                                                                        \
     "stmia lr!, {r0, r2, r3, r12}\n"
 
-/* What the sums start from: -128 total (1 + 2^24) + 2^23 for the turned words, less 128 total (2^8 + 2^16) and with 2^39 more for
- * the others. On the stack: entry of the unrolled steps, end of u. */
+/* What the sums start from: -128 total (1 + 2^24) + 2^23 for the turned words, less 128 total (2^8 + 2^16) and with 2^39 more
+ * for the others. On the stack: entry of the unrolled steps, end of u. */
 NN_NAKED void nn_octet_sums(const void *u NN_UNUSED, const uint8_t *weights NN_UNUSED, uint32_t depth NN_UNUSED,
                             uint32_t total NN_UNUSED, int32_t *sums NN_UNUSED) {
     __asm__ volatile(".syntax unified\n"

@@ -122,7 +122,7 @@ NN_NAKED uint32_t *nn_trio_expand(const nn_trio_source *source NN_UNUSED, uint32
 #define BOTH(sign)                                                                                                            \
     "7:\n"                                                                                                                    \
     "pop {r0, r1, r4}\n"                                                                                                      \
-    TRIO(sign, NEXT, NEXT, NEXT)                                                                                                                \
+    TRIO(sign, NEXT, NEXT, NEXT)                                                                                              \
     "ldr r0, [sp, #8]\n"                                                                                                      \
     "cmp r0, #0\n"                                                                                                            \
     "bne 7b\n"
