@@ -109,7 +109,7 @@ def _loose_fields(records: Records) -> dict[str, str]:
     if records.loose.size == 0:
         return {}
     numbers = {"loose": records.loose.size, "loose_limit": records.loose_words.size - 1}
-    tables = {"loose_weights": "{loose_weights}", "loose_channels": "{loose_channels}"}
+    tables = {"loose_weights": "{loose_weights}", "loose_channels": "{loose_channels}", "loose_stage": "nn_conv2d_r256_loose"}
     return tables | {name: str(value) for name, value in numbers.items()}
 
 

@@ -4,13 +4,11 @@
 #include "conv2d_r256.h"
 
 #include "patch.h"
-#include "step_r256.h"
 
 typedef void (*channels_step)(const nn_r256_block *block);
 
-/* What stays the same during one call. */
-typedef struct work work;
-struct work {
+typedef struct nn_conv2d_r256_work work;
+struct nn_conv2d_r256_work {
     const nn_conv2d_r256_params *params;
     const int8_t *input;
     uint32_t image_row;            /* bytes */
@@ -23,8 +21,8 @@ struct work {
     uint32_t *x;                   /* expanded pixels */
     int8_t *patch[NN_R256_PIXELS]; /* a copied window each */
     int8_t *tail[NN_R256_PIXELS];  /* the ends of its rows */
-    channels_step channels;        /* of a short form, or */
-    void (*general)(const work *w, const nn_r256_block *block);
+    channels_step channels;        /* of a short form */
+    nn_conv2d_r256_stage stage;    /* in place of it, or around it; 0 for most layers */
     int32_t *sums;                 /* only of the general form and of loose channels */
 };
 
@@ -141,23 +139,6 @@ static void clamp(int8_t *x, uint32_t count, int32_t min, int32_t max) {
     }
 }
 
-/* The channels without short form: their sums [pair][channel][pixel], 256 times too large, then the reference's stage. */
-static void compute_loose(const work *w, const nn_r256_block *block) {
-    const nn_conv2d_r256_params *params = w->params;
-    const int32_t *sums = w->sums;
-    nn_r256_block to_sums = *block;
-    to_sums.output[0] = (int8_t *)w->sums;
-    to_sums.weights = params->loose_weights;
-    to_sums.limit = params->loose_weights + params->loose_limit;
-    nn_r256_sums(&to_sums);
-    for (uint32_t loose = 0; loose < params->loose; ++loose) {
-        const uint32_t channel = params->loose_channels[loose];
-        for (uint32_t i = 0; i < NN_R256_PIXELS; ++i) {
-            block->output[i][channel] = nn_output(&params->stage, channel, (uint32_t)(*sums++ >> 8));
-        }
-    }
-}
-
 /* All channels of three pixels to block->output. */
 static void compute(const work *w, const nn_r256_source *source, const nn_r256_block *block) {
     if (w->is_nine) {
@@ -168,13 +149,10 @@ static void compute(const work *w, const nn_r256_source *source, const nn_r256_b
             expand_tails(w, source, x);
         }
     }
-    if (w->general != 0) {
-        w->general(w, block);
-        return;
-    }
-    w->channels(block);
-    if (w->params->loose != 0u) {
-        compute_loose(w, block);
+    if (w->stage == 0) {
+        w->channels(block);
+    } else {
+        w->stage(w, block);
     }
 }
 
@@ -225,7 +203,7 @@ static int8_t *copy_with_border(const nn_conv2d_r256_params *params, const int8_
 }
 
 static void convolve(const nn_conv2d_r256_params *params, const int8_t *input, int8_t *output, int8_t *scratch,
-                     channels_step channels, void (*general)(const work *w, const nn_r256_block *block)) {
+                     channels_step channels, nn_conv2d_r256_stage stage) {
     const nn_window *window = &params->window;
     if (params->padded != 0u) {
         input = copy_with_border(params, input, scratch);
@@ -233,7 +211,7 @@ static void convolve(const nn_conv2d_r256_params *params, const int8_t *input, i
     }
     work w = prepare(params, input, scratch);
     w.channels = channels;
-    w.general = general;
+    w.stage = stage;
     nn_r256_block block = {{output, output, output}, w.x,
                            params->steps,            params->weights + params->limit,
                            params->rounding,         params->weights};
@@ -259,35 +237,52 @@ static void convolve(const nn_conv2d_r256_params *params, const int8_t *input, i
 }
 
 void nn_conv2d_r256_linear_7(const nn_conv2d_r256_params *params, const int8_t *input, int8_t *output, int8_t *scratch) {
-    convolve(params, input, output, scratch, nn_r256_linear_7, 0);
+    convolve(params, input, output, scratch, nn_r256_linear_7, params->loose_stage);
 }
 
 void nn_conv2d_r256_linear_10(const nn_conv2d_r256_params *params, const int8_t *input, int8_t *output, int8_t *scratch) {
-    convolve(params, input, output, scratch, nn_r256_linear_10, 0);
+    convolve(params, input, output, scratch, nn_r256_linear_10, params->loose_stage);
 }
 
 void nn_conv2d_r256_linear_13(const nn_conv2d_r256_params *params, const int8_t *input, int8_t *output, int8_t *scratch) {
-    convolve(params, input, output, scratch, nn_r256_linear_13, 0);
+    convolve(params, input, output, scratch, nn_r256_linear_13, params->loose_stage);
 }
 
 void nn_conv2d_r256_linear_16(const nn_conv2d_r256_params *params, const int8_t *input, int8_t *output, int8_t *scratch) {
-    convolve(params, input, output, scratch, nn_r256_linear_16, 0);
+    convolve(params, input, output, scratch, nn_r256_linear_16, params->loose_stage);
 }
 
 void nn_conv2d_r256_signed_7(const nn_conv2d_r256_params *params, const int8_t *input, int8_t *output, int8_t *scratch) {
-    convolve(params, input, output, scratch, nn_r256_signed_7, 0);
+    convolve(params, input, output, scratch, nn_r256_signed_7, params->loose_stage);
 }
 
 void nn_conv2d_r256_signed_10(const nn_conv2d_r256_params *params, const int8_t *input, int8_t *output, int8_t *scratch) {
-    convolve(params, input, output, scratch, nn_r256_signed_10, 0);
+    convolve(params, input, output, scratch, nn_r256_signed_10, params->loose_stage);
 }
 
 void nn_conv2d_r256_signed_13(const nn_conv2d_r256_params *params, const int8_t *input, int8_t *output, int8_t *scratch) {
-    convolve(params, input, output, scratch, nn_r256_signed_13, 0);
+    convolve(params, input, output, scratch, nn_r256_signed_13, params->loose_stage);
 }
 
 void nn_conv2d_r256_signed_16(const nn_conv2d_r256_params *params, const int8_t *input, int8_t *output, int8_t *scratch) {
-    convolve(params, input, output, scratch, nn_r256_signed_16, 0);
+    convolve(params, input, output, scratch, nn_r256_signed_16, params->loose_stage);
+}
+
+void nn_conv2d_r256_loose(const work *w, const nn_r256_block *block) {
+    const nn_conv2d_r256_params *params = w->params;
+    const int32_t *sums = w->sums;
+    nn_r256_block to_sums = *block;
+    w->channels(block);
+    to_sums.output[0] = (int8_t *)w->sums;
+    to_sums.weights = params->loose_weights;
+    to_sums.limit = params->loose_weights + params->loose_limit;
+    nn_r256_sums(&to_sums);
+    for (uint32_t loose = 0; loose < params->loose; ++loose) {
+        const uint32_t channel = params->loose_channels[loose];
+        for (uint32_t i = 0; i < NN_R256_PIXELS; ++i) {
+            block->output[i][channel] = nn_output(&params->stage, channel, (uint32_t)(*sums++ >> 8));
+        }
+    }
 }
 
 /* Sums [channel pair][channel][pixel], 256 times too large, then the reference's output stage. */
