@@ -10,7 +10,7 @@ from serial.tools.list_ports import comports
 
 from firmware_export.board import load_board
 from firmware_export.target import GOALS
-from host_tools.bench import BenchOrder, bench, layer_table, toolchains
+from host_tools.bench import BenchOrder, bench, layer_table, save_figures, toolchains
 from host_tools.bench_image import CORES
 from host_tools.bench_models import bench_models
 from host_tools.board import check_target
@@ -198,6 +198,7 @@ def _bench(arguments: list[str]) -> int:
     parser.add_argument("--toolchain", choices=("auto", "all", "gcc", "zig"), default="auto", help="all: every one installed")
     parser.add_argument("--optimize", metavar="G,G", default="balanced", help=f"goals: {', '.join(GOALS)} (default: balanced)")
     parser.add_argument("--layers", action="store_true", help="where the instructions are, layer by layer")
+    parser.add_argument("--save", metavar="FILE", help="keep the counted figures in FILE, to compare later versions with")
     options = parser.parse_intermixed_args(arguments)
     cores = _listed(options.cores, BENCH_CORES, "core")
     goals = _listed(options.optimize, GOALS, "goal")
@@ -205,6 +206,8 @@ def _bench(arguments: list[str]) -> int:
     rows = bench(BenchOrder(models, cores, toolchains(options.toolchain), goals), Path(options.build))
     if options.layers:
         print("\n".join(f"\n{layer_table(row)}" for row in rows if row.per_layer))
+    if options.save is not None:
+        save_figures(Path(options.save), rows)
     return 0
 
 

@@ -38,7 +38,7 @@ from host_tools.cycles import CORE as CYCLES_CORE
 from host_tools.cycles import estimate
 from host_tools.disassembly import functions, taken_addresses
 from host_tools.results import Model as Section
-from recipes.artifacts import ArtifactError, BuildLock, write_json_atomic
+from recipes.artifacts import ArtifactError, BuildLock, write_json_atomic, write_text_atomic
 
 BENCH, PICTURE = "bench.json", "bench.svg"
 SIZES = ("code_bytes", "weights_bytes", "tables_bytes", "activation_bytes", "stack_bytes", "stack_bound_bytes")
@@ -309,6 +309,13 @@ def grown(rows: Sequence[Row], committed: Sequence[Row]) -> list[str]:
             if was is not None and now is not None and now > was * (1 + ALLOWED_GROWTH):
                 found.append(f"{' '.join(row.key)}: {figure} {was:,} -> {now:,}")
     return found
+
+
+def save_figures(path: Path, rows: Sequence[Row]) -> None:
+    """Writes what `grown` compares: one line for each row that was counted, without its layers."""
+    counted = [row.model_copy(update={"per_layer": ()}) for row in rows if row.instructions is not None]
+    lines = ",\n".join(row.model_dump_json(exclude_defaults=True) for row in sorted(counted, key=lambda row: row.key))
+    write_text_atomic(path, f"[\n{lines}\n]\n")
 
 
 def read_rows(path: Path) -> list[Row]:
