@@ -24,7 +24,9 @@ WINDOWED = ("conv2d", "depthwise_conv2d")
 ELEMENTWISE = ("add", "relu", "logistic", "tanh", "hard_swish", "leaky_relu")
 LONGEST = 4
 """Layers that are run together at most."""
-STRIPES = (2, 3, 4, 6, 8, 12)
+STRIPES = (2, 3, 4, 5, 6, 7, 8, 10, 12)
+CLOSE = 1.1
+"""Buffers so much larger than the best one are about as small."""
 LEAST_GAIN = 2048
 """Bytes that striping must save."""
 TRIALS, ROUNDS = 5, 3
@@ -59,9 +61,18 @@ def striped(graph: Graph, goal: str) -> Graph:
         better = [pair for pair in found if _gains(now, pair[1], goal, limit)]
         if not better:
             break
-        result, now = min(better, key=lambda pair: _score(goal, pair[1].instructions, pair[1].size))
+        result, now = _best(better, goal)
         graph = replace(result, changes=(*graph.changes, _change(graph, result)))
     return graph
+
+
+def _best(better: Sequence[tuple[Graph, Plan]], goal: str) -> tuple[Graph, Plan]:
+    """The best score; with the goal "balanced" the fewest instructions among those whose buffers are about as small."""
+    best = min(better, key=lambda pair: _score(goal, pair[1].instructions, pair[1].size))
+    if goal == "ram":
+        return best
+    close = [pair for pair in better if pair[1].size <= CLOSE * best[1].size]
+    return min(close, key=lambda pair: (pair[1].instructions, pair[1].size))
 
 
 def _change(graph: Graph, result: Graph) -> Change:
@@ -131,9 +142,17 @@ def can_stripe(graph: Graph, node: Node) -> bool:
     if len(output.shape) != 4 or not images or any(len(tensor.shape) != 4 or tensor.shape[0] != 1 for tensor in images):
         return False
     if node.op in WINDOWED:
-        return len(images) == 1
+        return len(images) == 1 and _all_rows_touch(graph, node)
     same = all(tensor.shape == output.shape for tensor in images)
     return node.op in ELEMENTWISE and same and len(images) == len(node.inputs)
+
+
+def _all_rows_touch(graph: Graph, node: Node) -> bool:
+    """Whether every row of windows lies on some row of the image: one in the padding alone would need a slice of none."""
+    height, kernel = graph.tensors[node.inputs[0]].shape[1], graph.tensors[node.inputs[1]].shape[1]
+    top = node.integers("padding")[0]
+    last = (graph.tensors[node.outputs[0]].shape[1] - 1) * node.integers("stride")[0] - top
+    return top <= (kernel - 1) * node.integers("dilation")[0] and last < height
 
 
 def rows_read(graph: Graph, node: Node, rows: Rows) -> tuple[Rows, tuple[int, int]]:

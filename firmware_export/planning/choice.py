@@ -154,7 +154,7 @@ def relieved(graph: Graph, lives: Lives, options: Sequence[Sequence[Option]], ch
 
 
 def _smaller(graph: Graph, lives: Lives, options: Sequence[Sequence[Option]], chosen: Chosen) -> Iterator[Selection]:
-    """The selection with the next smaller kernel at one of the nodes whose blocks reach the buffer's end."""
+    """The selections with the next smaller kernel at one of the nodes whose blocks reach the buffer's end, and at all."""
     codes = chosen.selection.codes
     problem, _, _ = build_problem(graph, lives, codes)
     ends = [
@@ -162,10 +162,11 @@ def _smaller(graph: Graph, lives: Lives, options: Sequence[Sequence[Option]], ch
         for block, offset in zip(problem.blocks, chosen.placement.offsets, strict=True)
         if offset + block.size == chosen.placement.size
     ]
+    smaller = {}
     for place in sorted({place for block in ends for place in range(max(0, block.first), min(len(codes), block.last + 1))}):
         current = next(n for n, option in enumerate(options[place]) if option.code is codes[place])
         if current > 0:
-            code = options[place][current - 1].code
-            more = code.instructions - codes[place].instructions
-            changed = (*codes[:place], code, *codes[place + 1 :])
-            yield Selection(changed, chosen.selection.bound, chosen.selection.instructions + more)
+            smaller[place] = options[place][current - 1].code
+    for places in dict.fromkeys([*((place,) for place in smaller), tuple(smaller)]):
+        changed = tuple(smaller[place] if place in places else code for place, code in enumerate(codes))
+        yield Selection(changed, chosen.selection.bound, sum(code.instructions for code in changed))
