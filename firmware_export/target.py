@@ -17,7 +17,8 @@ CORE_CLASSES = {
 }
 """Core -> class. The host runs the data of "dsp" through portable forms of the same inner steps."""
 GOALS = ("balanced", "time", "ram", "flash")
-"""balanced: fast kernels, little scratch. time: fewest instructions. ram: smallest buffer. flash: smallest image."""
+"""balanced: a larger buffer only where it saves instructions (planning/choice.py says how many). time: fewest instructions,
+whatever buffer. ram: smallest buffer, for at most 1.3 times the instructions of balanced. flash: as balanced, least code."""
 
 
 @dataclass(frozen=True)
