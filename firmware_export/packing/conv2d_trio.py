@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -98,7 +98,7 @@ def conv2d_code(
     sums = bias - zero_point * live.sum(1)
     flipped = core_class == "v6m"
     records, constants = _wide(live, reading, form, sums, flipped) if is_wide else _narrow(live, form, sums, flipped)
-    flat = window if reading.gathered else _as_one_row(window)
+    flat = _spread_as_one_column(window) if reading.gathered else _as_one_row(_spread_as_one_column(window))
     values = {"limit": records.limit, "pass_bytes": records.data.size // reading.passes, "row_bytes": reading.row_bytes}
     values |= {"depth": even(reading.depth), "outputs": outputs, "rows": reading.rows, "passes": reading.passes}
     values |= {"gathered": int(reading.gathered), "form": form_code(form), "fill": zero_point}
@@ -122,6 +122,11 @@ def conv2d_code(
         distances=(distance(window, outputs),),
         instructions=_instructions(window, reading, outputs, core_class),
     )
+
+
+def _spread_as_one_column(window: Window) -> Window:
+    """Windows of one column are not spread along the rows: the kernel copies neighbouring ones together."""
+    return replace(window, dilation=(window.dilation[0], 1)) if window.kernel[1] == 1 else window
 
 
 def _live(weights: Int64, form: Form | None) -> Int64:

@@ -140,17 +140,20 @@ def test_shapes_at_the_edges(core_class: str) -> None:
 
 
 @each_core
+@pytest.mark.parametrize("kernel", [(3, 3), (3, 1), (1, 2)])
 @pytest.mark.parametrize("dilation", [(1, 2), (2, 1), (3, 3)])
-def test_dilation(core_class: str, dilation: tuple[int, int]) -> None:
-    """In width the windows are copied, in height read from the image."""
+def test_dilation(core_class: str, dilation: tuple[int, int], kernel: tuple[int, int]) -> None:
+    """In width the windows are copied, unless they are one pixel wide; in height they are read from the image."""
     rng = np.random.default_rng(164)
-    graph = trained_layer(rng, "conv2d", (11, 13, 3), (4, 3, 3, 3), same=False)
+    graph = trained_layer(rng, "conv2d", (11, 13, 3), (4, *kernel, 3), same=False)
     node = graph.nodes[0]
-    node.attributes["dilation"] = dilation
+    padding = (1, 0, 1, 2)
+    node.attributes.update(dilation=dilation, padding=padding)
     output = graph.tensors[node.outputs[0]]
-    shape = (1, 11 - 2 * dilation[0], 13 - 2 * dilation[1], 4)
+    reach = [(kernel[i] - 1) * dilation[i] for i in (0, 1)]
+    shape = (1, 12 - reach[0], 16 - reach[1], 4)
     graph.tensors[node.outputs[0]] = make.Tensor(output.name, shape, output.dtype, output.quantization, None)
     case = packed_case(graph, conv2d_packer(core_class), random_input(rng, graph))
-    assert int(case.code.fields["gathered"]) == (1 if dilation[1] > 1 else 0)
+    assert int(case.code.fields["gathered"]) == (1 if dilation[1] > 1 and kernel[1] > 1 else 0)
     assert wrong({"dilated": case}, core_class, COMPILER) == []
     assert not fails_on_host([case])
