@@ -24,6 +24,7 @@ from recipes.artifacts import OneLineParser, Stage, UsageError, read_manifest, r
 from recipes.recipe import FirmwareExportSection, Recipe, load_recipe
 
 INT8_MODEL = "compress/model_int8.onnx"
+RECIPE_HELP = "a recipe (YAML file or bare name), or a model: int8 .onnx or .tflite, float .keras, .h5 or SavedModel folder"
 EXAMPLES = """\
 examples:
   python -m firmware_export digits                              build/digits/compress/model_int8.onnx -> build/digits/export
@@ -64,13 +65,16 @@ def main(arguments: list[str]) -> int:
         print(json.dumps(analysis, indent=2) if options.json else analysis_text(analysis), flush=True)
         return 0
     given = is_model(Path(options.recipe))
+    inputs = options.inputs and Path(options.inputs)
+    export = root / export_stage("host" if board is None else board.core)
+    run = ModelRun(model, export, section, inputs, options.images)
+    if given:
+        run.check()
     _export(root, model, section, "host" if board is None else board.core, tables=given)
     if board is not None:
         _firmware(root, board, options.toolchain, section)
-    if not given and options.inputs is None:
+    if not given and inputs is None:
         return 0
-    export = root / export_stage("host" if board is None else board.core)
-    run = ModelRun(model, export, section, options.inputs and Path(options.inputs), options.images)
     compare_stage(root, run, _source())
     if board is None or not board.emulator.unicorn or not given:
         return 0
@@ -158,9 +162,13 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("recipe", metavar="RECIPE", help="a recipe (YAML file or bare name), or a model: int8 .onnx or .tflite")
+    parser.add_argument("recipe", metavar="RECIPE", help=RECIPE_HELP)
     parser.add_argument(
-        "overrides", metavar="section.key=value", nargs="*", help="changes of the recipe, such as firmware_export.name=net"
+        "overrides",
+        metavar="section.key=value",
+        nargs="*",
+        default=[],
+        help="changes of the recipe, such as firmware_export.name=net",
     )
     parser.add_argument("--build", metavar="DIR", default="build", help="folder of all artifacts (default: build)")
     parser.add_argument("--board", metavar="BOARD", help=f"build its firmware too: {', '.join(board_names())}")

@@ -1,7 +1,8 @@
 """What a model is fed with: arrays of an .npz file, checked against the model, or random ones.
 
 An array is found by the name of the model's input, by its place among the arrays that are no labels, or, for a model with
-one input, under the key `x`. Labels, where there are any, are `y` or `labels`. The file is untrusted: nothing is unpickled.
+one input, under the key `x`. Labels, where there are any, are `y` or `labels`. Floating-point arrays for a stored input are
+real numbers and are quantized as the model's format does it. The file is untrusted: nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from firmware_export.graph import DTYPES, Array, Graph, Tensor
-from firmware_export.model_file import shown
+from firmware_export.model_file import printable, shown
 from firmware_export.selftest import random_inputs
 from recipes.artifacts import DataError
 
@@ -62,7 +63,7 @@ def read_inputs(path: Path, graph: Graph, count: int | None = None, *, onnx: boo
 
     Args:
         onnx: the model is an .onnx file: arrays of rank 4 are laid out as it declares them, [n, c, h, w], and real numbers
-            are taken for a stored input behind its QuantizeLinear.
+            are rounded as by QuantizeLinear, else as by TFLite's QUANTIZE.
     Raises:
         DataError: the file is missing, damaged, or its arrays do not fit the model.
     """
@@ -74,7 +75,8 @@ def read_inputs(path: Path, graph: Graph, count: int | None = None, *, onnx: boo
     lengths = {key: len(array) for key, array in zip(chosen, fitted, strict=True)}
     if len(set(lengths.values())) != 1 or 0 in lengths.values():
         raise DataError(f"{path} holds {_listed(lengths)} inputs; expected the same number of each, 1 or more")
-    checked = None if labels is None else _labels(labels, len(fitted[0]), path)
+    classes = graph.tensors[graph.outputs[0]].elements
+    checked = None if labels is None else _labels(labels, len(fitted[0]), classes, path)
     return ModelInputs(
         tuple(array[:count] for array in fitted), None if checked is None else checked[:count], f"inputs of {path.name}"
     )
@@ -84,7 +86,8 @@ def _load(path: Path) -> dict[str, Array]:
     """Every array of the file; a .npy file is an array `x`."""
     try:
         if not path.is_file():
-            raise DataError(f"{path} not found; expected an .npz file (numpy.savez(path, x=inputs, y=labels))")
+            found = "is a folder" if path.is_dir() else "not found"
+            raise DataError(f"{path} {found}; expected an .npz file (numpy.savez(path, x=inputs, y=labels))")
         if zipfile.is_zipfile(path):
             _refuse_large(path)
         loaded = np.load(path, allow_pickle=False)
@@ -95,7 +98,7 @@ def _load(path: Path) -> dict[str, Array]:
     except MemoryError:
         raise DataError(f"{path} claims more memory than there is; save it again with numpy.savez") from None
     except DAMAGE as error:
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        reason = printable(" ".join(str(error).split(". ")[0].split()))[:120] or type(error).__name__
         raise DataError(
             f"{path} is no .npz file of plain arrays ({reason}); save it with numpy.savez(path, x=inputs)"
         ) from None
@@ -130,11 +133,11 @@ def _fitted(key: str, array: Array, tensor: Tensor, path: Path, onnx: bool) -> A
     if array.shape[1:] == laid_out and laid_out != shape:
         array = np.moveaxis(array, 1, -1)
     elif _without_ones(array.shape[1:]) != _without_ones(shape):
-        raise DataError(f"{where}; the model takes {_wanted(tensor, onnx)} (n, {', '.join(map(str, laid_out))})")
-    if onnx and array.dtype.kind == "f" and tensor.quantization is not None:
-        array = _stored(array, tensor, where)
+        raise DataError(f"{where}; the model takes {_wanted(tensor)} (n, {', '.join(map(str, laid_out))})")
+    if array.dtype.kind == "f":
+        array = _stored(_finite(array, where), tensor, onnx)
     if array.dtype.newbyteorder("=") != DTYPES[tensor.dtype]:
-        raise DataError(f"{where}; the model takes {_wanted(tensor, onnx)}, real = {_formula(tensor)}: convert the array")
+        raise DataError(f"{where}; the model takes {_wanted(tensor)}, real = {_formula(tensor)}: convert the array")
     return np.ascontiguousarray(array, DTYPES[tensor.dtype]).reshape(len(array), *tensor.shape)
 
 
@@ -143,8 +146,8 @@ def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(size for size in shape if size != 1)
 
 
-def _wanted(tensor: Tensor, onnx: bool) -> str:
-    return f"float32 or {tensor.dtype}" if onnx and tensor.quantization is not None else tensor.dtype
+def _wanted(tensor: Tensor) -> str:
+    return f"float32 or {tensor.dtype}" if tensor.quantization is not None else tensor.dtype
 
 
 def _formula(tensor: Tensor) -> str:
@@ -153,21 +156,40 @@ def _formula(tensor: Tensor) -> str:
     return f"{tensor.scale:.9g} * (stored - {tensor.zero_point})"
 
 
-def _stored(array: Array, tensor: Tensor, where: str) -> Array:
-    """Real numbers as the model's QuantizeLinear stores them: halves to even, saturated."""
-    real = array.astype(np.float32)
+def _finite(array: Array, where: str) -> Array:
+    """Floating-point numbers as float32. Raises DataError where one is none: what a model makes of it is not defined."""
+    with np.errstate(over="ignore"):
+        real: Array = array.astype(np.float32)
     if not np.all(np.isfinite(real)):
-        raise DataError(f"{where} and holds NaN or infinity; expected finite numbers")
+        raise DataError(f"{where} and holds NaN or infinity, as float32; expected finite numbers")
+    return real
+
+
+def _stored(real: Array, tensor: Tensor, onnx: bool) -> Array:
+    """Real numbers as the model's first operator stores them, saturated; as they are where it takes them so.
+
+    Halves go to even in ONNX's QuantizeLinear, away from zero in TFLite's QUANTIZE.
+    """
+    if tensor.quantization is None:
+        return real
     limits = np.iinfo(tensor.dtype)
-    steps = np.rint((real / np.float32(tensor.scale)).astype(np.float64)) + tensor.zero_point
-    found: Array = np.clip(steps, limits.min, limits.max).astype(DTYPES[tensor.dtype])
+    ratio: npt.NDArray[np.float64] = np.divide(real, np.float32(tensor.scale), dtype=np.float32).astype(np.float64)
+    steps = np.rint(ratio) if onnx else np.trunc(ratio + np.copysign(0.5, ratio))
+    found: Array = np.clip(steps + tensor.zero_point, limits.min, limits.max).astype(DTYPES[tensor.dtype])
     return found
 
 
-def _labels(labels: Array, count: int, path: Path) -> npt.NDArray[np.int64]:
+def _labels(labels: Array, count: int, classes: int, path: Path) -> npt.NDArray[np.int64]:
+    """The labels, checked. classes: elements of the first output; with one there is no largest to compare with."""
     if labels.dtype.kind not in "iu" or labels.reshape(-1).shape != (count,):
         raise DataError(
             f"{path}: the labels are {labels.dtype} {labels.shape}; expected {count:,} integers, one for each input"
+        )
+    least, most = int(labels.min()), int(labels.max())
+    if classes > 1 and (least < 0 or most >= classes):
+        raise DataError(
+            f"{path}: the labels go from {least} to {most}; expected 0 to {classes - 1}, the places in the model's first "
+            "output (leave them out where they are something else)"
         )
     return labels.reshape(-1).astype(np.int64)
 

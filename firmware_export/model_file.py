@@ -50,7 +50,8 @@ def read_model_bytes(path: Path) -> bytes:
     """
     try:
         if not path.is_file():
-            raise GraphError(f"model file {path} not found; expected a .tflite or .onnx file")
+            found = "is a folder" if path.is_dir() else "not found"
+            raise GraphError(f"model file {path} {found}; expected a .tflite or .onnx file")
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:
             raise GraphError(f"{path} has {size:,} bytes; supported: models up to {MAX_FILE_BYTES:,} bytes")

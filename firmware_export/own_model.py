@@ -14,6 +14,7 @@ from firmware_export.export import load_graph
 from firmware_export.graph import Graph
 from firmware_export.hostlib import HostNetwork
 from firmware_export.inputs import ModelInputs, random_model_inputs, read_inputs
+from firmware_export.model_file import read_model
 from firmware_export.model_source import model_files
 from firmware_export.progress import progress
 from recipes.artifacts import Stage, read_manifest, sha256_file, write_json_atomic
@@ -36,6 +37,16 @@ class ModelRun:
     section: FirmwareExportSection
     inputs: Path | None
     count: int | None
+
+    def check(self) -> None:
+        """Reads model and inputs, so that what is wrong with them is told before anything is made.
+
+        Raises:
+            GraphError: the model is missing, damaged or not supported. DataError: the file of inputs does not fit it.
+        """
+        graph = read_model(self.model)
+        if self.inputs is not None:
+            self.load(graph)
 
     def load(self, graph: Graph) -> ModelInputs:
         """The inputs. Raises DataError when the file does not fit the model."""

@@ -19,6 +19,7 @@ from firmware_export.operators import operator_of
 Padding = tuple[int, int, int, int]
 MAX_ARGUMENTS = 64
 """Integers of a constant that tells an operator what to do."""
+NOT_A_MODEL = "not an ONNX file: {}, nor a .tflite file: no TFL3 at byte 4; export the model again as .tflite or .onnx"
 NHWC_FROM_NCHW = (0, 3, 1, 2)
 """ONNX axis -> our axis, of a rank-4 activation."""
 
@@ -194,7 +195,7 @@ def parse(data: bytes) -> ModelProto:
     try:
         model.ParseFromString(data)
     except DecodeError:
-        raise GraphError("not an ONNX file: the bytes are no protobuf message of ONNX; expected .tflite or .onnx") from None
+        raise GraphError(NOT_A_MODEL.format("no protobuf message of ONNX")) from None
     if not model.HasField("graph") or not model.opset_import:
-        raise GraphError("not an ONNX file: it holds no graph; expected .tflite or .onnx")
+        raise GraphError(NOT_A_MODEL.format("a protobuf message without a graph"))
     return model

@@ -213,6 +213,8 @@ class Stage:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if isinstance(error, PipelineError):
+            self._drop_empty_work()
         self._lock.__exit__()
         if isinstance(error, OSError) and error.errno in STORAGE_ERRORS:
             raise storage_error(self.work, error) from error
@@ -290,6 +292,12 @@ class Stage:
                 write_text_atomic(key_file, self._key)
         except OSError as error:
             raise storage_error(self.work, error) from error
+
+    def _drop_empty_work(self) -> None:
+        """Removes a work folder in which nothing was begun, such as that of a model that is refused."""
+        with contextlib.suppress(OSError):
+            if [path.name for path in self.work.iterdir()] == [".key"]:
+                shutil.rmtree(self.work)
 
     def _swap(self) -> None:
         (self.work / ".key").unlink(missing_ok=True)

@@ -210,7 +210,7 @@ def test_a_model_that_does_not_fit_is_refused_and_the_export_stays(tmp_path: Pat
         (["digits", "firmware_export.nam=x"], UsageError, "did you mean 'name'"),
         (["digits", "firmware_export.name=Bad-Name"], UsageError, "firmware_export.name"),
         (["digits", "firmware_export.arithmetic=triple"], UsageError, "arithmetic"),
-        (["missing.tflite"], ArtifactError, "missing.tflite not found"),
+        (["missing.tflite"], GraphError, "missing.tflite not found"),
         (["fashion_mnist"], ArtifactError, "run the stage before this one first"),
     ],
 )

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 from graph_builder import Build
+from oracles import tflite_micro
 
 import firmware_export.inputs
 from firmware_export.graph import Graph, Quantization, Tensor
 from firmware_export.inputs import RANDOM_COUNT, random_model_inputs, read_inputs
+from firmware_export.write_tflite import write_tflite
 from recipes.artifacts import DataError
 
 
@@ -173,6 +175,42 @@ def test_real_numbers_are_stored_as_onnxs_quantize_linear_stores_them(tmp_path: 
     assert {-128, 127} <= set(found.arrays[0].reshape(-1).tolist()), "saturation was part of it"
 
 
+def test_real_numbers_are_stored_as_tflites_quantize_stores_them(tmp_path: Path) -> None:
+    """A .tflite file whose input is float32 has that operator in front; the same numbers must give the same bytes."""
+    real = np.concatenate([images(4, (4, 6, 3), np.float32).reshape(-1) * 30, np.array([0.25, 0.75, -0.25, -0.75, 1e9, -1e9])])
+    real = np.resize(real, (4, 4, 6, 3)).astype(np.float32)
+    build = Build()
+    x = build.activation((1, 4, 6, 3), name="x")
+    build.tensors[x] = Tensor("x", (1, 4, 6, 3), "float32")
+    y = build.node("quantize", (x,), build.activation((1, 4, 6, 3), 0.5, -3, "y"))
+    model = write_tflite(build.graph(x, y))
+    expected = np.stack([tflite_micro(model, [image[None]])[0] for image in real])
+    found = read_inputs(saved(tmp_path, x=real), image_net())
+    assert np.array_equal(found.arrays[0], expected.reshape(4, 1, 4, 6, 3))
+    assert {-128, 127} <= set(expected.reshape(-1).tolist()), "saturation was part of it"
+
+
+def float_net() -> Graph:
+    """image_net whose input is float32."""
+    graph = image_net()
+    return replace(graph, tensors=[replace(tensor, dtype="float32", quantization=None) for tensor in graph.tensors])
+
+
+def test_a_float_input_takes_every_precision(tmp_path: Path) -> None:
+    given = images(dtype=np.float64)
+    for dtype in (np.float64, np.float32, np.float16):
+        found = read_inputs(saved(tmp_path, x=given.astype(dtype)), float_net()).arrays[0]
+        assert found.dtype == np.float32 and np.array_equal(found[:, 0], given.astype(dtype).astype(np.float32))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
+@pytest.mark.parametrize("graph", [image_net(), float_net()])
+def test_numbers_that_no_rule_stores_are_refused(tmp_path: Path, value: float, graph: Graph) -> None:
+    given = images(dtype=np.float64)
+    given[2, 1, 1, 1] = value
+    assert "holds NaN or infinity, as float32" in refusal(saved(tmp_path, x=given), graph)
+
+
 def test_half_and_double_precision_are_real_numbers_too(tmp_path: Path) -> None:
     given = images(shape=(3, 4, 6), dtype=np.float64)
     one = read_inputs(saved(tmp_path, x=given), image_net(), onnx=True)
@@ -186,12 +224,11 @@ def test_half_and_double_precision_are_real_numbers_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("array", "words"),
     [
-        (images(shape=(6, 4, 3)), "'x' is int8 (5, 6, 4, 3); the model takes int8 (n, 4, 6, 3)"),
-        (images(shape=(4, 6)), "(5, 4, 6); the model takes int8 (n, 4, 6, 3)"),
-        (images(1)[0], "(4, 6, 3); the model takes int8 (n, 4, 6, 3)"),
+        (images(shape=(6, 4, 3)), "'x' is int8 (5, 6, 4, 3); the model takes float32 or int8 (n, 4, 6, 3)"),
+        (images(shape=(4, 6)), "(5, 4, 6); the model takes float32 or int8 (n, 4, 6, 3)"),
+        (images(1)[0], "(4, 6, 3); the model takes float32 or int8 (n, 4, 6, 3)"),
         (np.int8(3), "is int8 (); the model takes"),
-        (images(dtype=np.float32), "is float32 (5, 4, 6, 3); the model takes int8, real = 0.5 * (stored - -3)"),
-        (images().astype(np.uint8), "is uint8 (5, 4, 6, 3); the model takes int8"),
+        (images().astype(np.uint8), "is uint8 (5, 4, 6, 3); the model takes float32 or int8, real = 0.5 * (stored - -3)"),
         (images().astype(np.int64), "is int64"),
         (images(0), "holds 0 'x' inputs; expected the same number of each, 1 or more"),
         (np.full((5, 4, 6, 3), "a"), "is <U1 (5, 4, 6, 3)"),
@@ -221,10 +258,19 @@ def test_an_onnx_image_of_another_shape_is_told_the_files_own_layout(tmp_path: P
         (np.zeros((5, 2), int), "labels are int64 (5, 2); expected 5 integers"),
         (np.zeros(5), "labels are float64 (5,); expected 5 integers"),
         (np.array(["a"] * 5), "labels are <U1 (5,)"),
+        (np.array([0, 71, 72, 1, 2]), "labels go from 0 to 72; expected 0 to 71, the places in the model's first output"),
+        (np.array([0, -1, 3, 1, 2]), "labels go from -1 to 3; expected 0 to 71"),
     ],
 )
 def test_labels_that_do_not_fit(tmp_path: Path, labels: Any, words: str) -> None:
     assert words in refusal(saved(tmp_path, x=images(), y=labels), image_net())
+
+
+def test_labels_of_a_model_with_one_output_are_not_places(tmp_path: Path) -> None:
+    """There is no largest output to compare with: a regression's targets may be anything."""
+    graph = image_net((1, 1, 1, 1))
+    found = read_inputs(saved(tmp_path, x=images(3, (1,)), y=np.array([7, 900, -3])), graph)
+    assert found.labels is not None and found.labels.tolist() == [7, 900, -3]
 
 
 def test_another_number_of_each_input(tmp_path: Path) -> None:
@@ -240,7 +286,14 @@ def test_another_number_of_arrays(tmp_path: Path, names: tuple[str, ...]) -> Non
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     assert "x.npz not found; expected an .npz file" in refusal(tmp_path / "x.npz", image_net())
-    assert "not found" in refusal(tmp_path, image_net()), "a folder"
+    assert "is a folder; expected an .npz file" in refusal(tmp_path, image_net())
+
+
+def test_no_advice_to_load_code(tmp_path: Path) -> None:
+    """numpy's own sentence about pickled data recommends to unpickle it."""
+    (tmp_path / "x.npz").write_bytes(b"text, not arrays")
+    words = refusal(tmp_path / "x.npz", image_net())
+    assert "allow_pickle" not in words and "trust" not in words
 
 
 @pytest.mark.parametrize(

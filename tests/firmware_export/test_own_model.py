@@ -130,16 +130,62 @@ def test_a_recipes_model_runs_on_given_inputs_too(tmp_path: Path, capsys: Output
     assert last.startswith("compare: 0 of 20 output bytes differ over 4 inputs of x.npz") and "accuracy" in last
 
 
-def test_inputs_that_do_not_fit_leave_with_three_and_the_export_stays(model: Path, tmp_path: Path) -> None:
+def test_inputs_that_do_not_fit_leave_with_three_before_anything_is_made(model: Path, tmp_path: Path) -> None:
     given = tmp_path / "x.npz"
     np.savez(given, x=np.zeros((2, 3, 8, 6), np.int8))
-    with pytest.raises(DataError, match=r"takes int8 \(n, 8, 6, 3\)") as caught:
-        main([str(model), "--build", str(tmp_path / "b"), "--inputs", str(given)])
-    assert caught.value.exit_code == 3
-    assert (tmp_path / "b" / "mine" / "export" / "manifest.json").is_file()
-    assert not (tmp_path / "b" / "mine" / "compare").exists()
-    with pytest.raises(DataError, match="not found"):
-        main([str(model), "--build", str(tmp_path / "b"), "--inputs", str(tmp_path / "none.npz")])
+    for inputs, words in ((given, r"takes float32 or int8 \(n, 8, 6, 3\)"), (tmp_path / "none.npz", "not found")):
+        with pytest.raises(DataError, match=words) as caught:
+            main([str(model), "--build", str(tmp_path / "b"), "--inputs", str(inputs)])
+        assert caught.value.exit_code == 3
+        assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("text.tflite", b"no model at all", "not an ONNX file: .* nor a .tflite file: no TFL3"),
+        ("empty.onnx", b"", "is empty; expected"),
+        ("cut.tflite", None, "damaged"),
+        ("missing.tflite", ..., "model file .* not found; expected"),
+    ],
+)
+def test_a_model_that_is_refused_leaves_nothing(model: Path, tmp_path: Path, name: str, content: object, words: str) -> None:
+    """Neither a build folder nor a lock, nor a stage begun."""
+    path = tmp_path / name
+    if content is not ...:
+        path.write_bytes(content if isinstance(content, bytes) else model.read_bytes()[:700])
+    for options in ([], ["--board", "nucleo_f446re"], ["--analyze"]):
+        with pytest.raises(GraphError, match=words):
+            main([str(path), "--build", str(tmp_path / "b"), *options])
+        assert not (tmp_path / "b").exists()
+
+
+def test_a_folder_named_like_a_model_is_told_so(tmp_path: Path) -> None:
+    (tmp_path / "m.tflite").mkdir()
+    with pytest.raises(GraphError, match=r"m\.tflite is a folder; expected a \.tflite or \.onnx file"):
+        main([str(tmp_path / "m.tflite"), "--build", str(tmp_path / "b")])
+
+
+def test_real_numbers_are_taken_for_an_int8_input(model: Path, answers: Path, tmp_path: Path, capsys: Output) -> None:
+    """As a person has them who trained on real numbers: the same bytes go in, so the accuracy is the same."""
+    stored = dict(np.load(answers))
+    tensor = small_net().tensors[small_net().inputs[0]]
+    real = (stored["x"].astype(np.float32) - tensor.zero_point) * np.float32(tensor.scale)
+    np.savez(tmp_path / "real.npz", x=real, y=stored["y"])
+    assert main([str(model), "--build", str(tmp_path / "b"), "--inputs", str(tmp_path / "real.npz")]) == 0
+    assert "accuracy 87.5 % (7 of 8)" in capsys.readouterr().out
+
+
+def test_labels_that_are_no_classes_are_refused(model: Path, answers: Path, tmp_path: Path) -> None:
+    stored = dict(np.load(answers))
+    np.savez(tmp_path / "x.npz", x=stored["x"], y=stored["y"] + 90)
+    with pytest.raises(DataError, match=r"expected 0 to 3, the places in the model's first output"):
+        main([str(model), "--build", str(tmp_path / "b"), "--inputs", str(tmp_path / "x.npz")])
+
+
+def test_without_arguments_only_the_model_is_asked_for() -> None:
+    with pytest.raises(UsageError, match=r"^the following arguments are required: RECIPE; see"):
+        main([])
 
 
 def test_a_difference_leaves_with_ten_and_no_comparison(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -222,6 +222,20 @@ def test_an_error_in_a_stage_leaves_the_earlier_folder(tmp_path: Path) -> None:
     assert make_stage(tmp_path, epochs=3).unchanged
 
 
+def test_a_stage_that_refuses_its_input_leaves_no_work(tmp_path: Path) -> None:
+    with pytest.raises(DataError), Stage(tmp_path, "train", {}):
+        raise DataError("no data")
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_work_that_was_begun_is_kept_to_go_on_with(tmp_path: Path) -> None:
+    with pytest.raises(DataError), Stage(tmp_path, "train", {}) as stage:
+        (stage.work / "checkpoint").write_text("epoch 3")
+        raise DataError("no data")
+    with Stage(tmp_path, "train", {}) as stage:
+        assert stage.resumed and (stage.work / "checkpoint").read_text() == "epoch 3"
+
+
 def test_no_space_in_a_stage_is_one_error(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="no space left"), Stage(tmp_path, "train", {}):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
