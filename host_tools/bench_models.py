@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from firmware_export.export import load_graph
+from firmware_export.model_source import recipe_of_model
 from host_tools.bench import BenchModel
 from recipes.artifacts import ArtifactError, UsageError
-from recipes.recipe import FirmwareExportSection, apply_override, load_recipe, parse
+from recipes.recipe import load_recipe
 
 SUFFIXES = (".tflite", ".onnx")
 INT8_MODEL = "compress/model_int8.onnx"
@@ -22,7 +22,7 @@ def bench_models(words: Sequence[str], build: Path) -> tuple[BenchModel, ...]:
         words: recipes (their int8 model is in `build`), files ending in SUFFIXES, folders of such files; words with "=" change
             the settings of all of them, e.g. firmware_export.arithmetic=float32.
     Raises:
-        UsageError: no model is named.
+        UsageError: no model is named, or a setting is wrong.
         ArtifactError: a file is missing, a folder holds no model, a recipe is not compressed yet.
         GraphError: a model is damaged or not supported.
     """
@@ -51,8 +51,5 @@ def _models(name: str, overrides: Sequence[str], build: Path) -> Iterator[BenchM
 
 
 def _file(path: Path, overrides: Sequence[str]) -> BenchModel:
-    content: dict[str, Any] = {}
-    for override in overrides:
-        apply_override(content, override)
-    section = parse(FirmwareExportSection, content.get("firmware_export", {}), str(path))
+    section = recipe_of_model(path, overrides).firmware_export
     return BenchModel(path.stem, load_graph(path, section, stripes=False))
