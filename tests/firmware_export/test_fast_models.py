@@ -85,7 +85,7 @@ def run(path: Path, direct: bool) -> tuple[Run, int]:
     """A model on a Cortex-M4; and the bytes of its kernels."""
     elf = build_program(model(path, direct)[1], compiler("gcc"))
     surroundings = ("case_", "run_cases", "finish", "marker", "reset_handler", "fault", "semihosting", "put")
-    surroundings += ("wrong_bytes", "touched_bytes", "may_change", "pattern")
+    surroundings += ("wrong_bytes", "touched_bytes", "may_change", "pattern", "start", "print", "mem", "copy_up")
     functions = {(address, size) for name, (address, size) in Image(elf).symbols.items() if not name.startswith(surroundings)}
     return run_unicorn(elf), sum(size for address, size in functions if 0 < address < 0x20000000 and address % 2)
 
