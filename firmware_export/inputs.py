@@ -130,10 +130,13 @@ def _fitted(key: str, array: Array, tensor: Tensor, path: Path, onnx: bool) -> A
     where = f"{path}: '{shown(key)}' is {array.dtype} {array.shape}"
     shape = tensor.shape[1:] if tensor.shape[:1] == (1,) else tensor.shape
     laid_out = (*shape[-1:], *shape[:-1]) if onnx and len(tensor.shape) == 4 else shape
-    if array.shape[1:] == laid_out and laid_out != shape:
-        array = np.moveaxis(array, 1, -1)
-    elif _without_ones(array.shape[1:]) != _without_ones(shape):
+    given = next((known for known in (laid_out, shape) if known == array.shape[1:]), None) or next(
+        (known for known in (laid_out, shape) if _without_ones(known) == _without_ones(array.shape[1:])), None
+    )
+    if given is None:
         raise DataError(f"{where}; the model takes {_wanted(tensor)} (n, {', '.join(map(str, laid_out))})")
+    if onnx and len(tensor.shape) == 4 and given == laid_out:
+        array = np.moveaxis(array.reshape(-1, *laid_out), 1, -1)
     if array.dtype.kind == "f":
         array = _stored(_finite(array, where), tensor, onnx)
     if array.dtype.newbyteorder("=") != DTYPES[tensor.dtype]:

@@ -128,7 +128,8 @@ class Rearrangements:
         """An image of one channel or one pixel has the same bytes in both orders: a reshape does."""
         before = self._graph.tensors[index].shape
         shape = tuple(before[axis] for axis in perm)
-        if [size for size in before if size > 1] == [size for size in shape if size > 1]:
+        long = [axis for axis in perm if before[axis] > 1]  # axes, for two of the same size can change places
+        if long == sorted(long):
             return self._reshaped(index, shape, name)
         return self._node("transpose", index, shape, name, {"perm": perm})
 
