@@ -2,7 +2,7 @@
 
 Runs in a process of its own (keras_model.py starts it), because TensorFlow is large, slow to load and loud. The model is
 untrusted: what in it would be code (Lambda layers, custom objects, operators that touch files) is refused before Keras or
-TensorFlow loads it. The last line on stdout is `ok: ...` or `error: ...`.
+TensorFlow loads it. The last line on stdout is `ok: ...`, `error: ...` or, where the calibration is at fault, `data: ...`.
 """
 
 from __future__ import annotations
@@ -45,13 +45,17 @@ class Refused(Exception):
     """The model or its calibration cannot be used; the text says why and what to do."""
 
 
+class RefusedData(Refused):
+    """It is the calibration that cannot be used."""
+
+
 def main(arguments: list[str]) -> int:
     """Converts; returns the exit code."""
     model, calibration, output = map(Path, arguments)
     try:
         data, count = convert(model, calibration)
     except Refused as error:
-        print(f"error: {printable(str(error))}", flush=True)
+        print(f"{'data' if isinstance(error, RefusedData) else 'error'}: {printable(str(error))}", flush=True)
         return REFUSED
     output.write_bytes(data)
     print(f"ok: {count}", flush=True)
@@ -65,9 +69,11 @@ def convert(path: Path, calibration: Path) -> tuple[bytes, int]:
         path: .keras, .h5, or a SavedModel folder.
         calibration: .npz with float arrays [n, ...]: `x`, or one for each input, by its name or in the model's order.
     Raises:
-        Refused: damaged, holds code, or cannot be converted to int8.
+        Refused: damaged, holds code, or cannot be converted to int8. RefusedData: the calibration does not fit it.
     """
-    tf = importlib.import_module("tensorflow")  # here, so that nothing else loads it
+    if not path.is_dir():
+        refuse_code(_keras_config(path))
+    tf = importlib.import_module("tensorflow")  # here, so that nothing else loads it, and only for what may be a model
     with tempfile.TemporaryDirectory(prefix="saved-model-") as work:
         folder = path if path.is_dir() else Path(work)
         if not path.is_dir():
@@ -94,15 +100,25 @@ def _attempt(what: str, action: Callable[[], T]) -> T:
 
 
 def _export_keras(tf: Any, path: Path, folder: Path) -> None:
-    """Writes a .keras or .h5 file as a SavedModel with a batch of 1; its inputs keep the letters and digits of their names."""
-    refuse_code(_keras_config(path))
+    """Writes a .keras or .h5 file as a SavedModel with a batch of 1; its inputs keep the letters and digits of their names.
+
+    The file's configuration has passed refuse_code.
+    """
     model = _attempt("be read by Keras", lambda: tf.keras.models.load_model(str(path), compile=False, safe_mode=True))
+    _unroll(model)
     names = [re.sub(r"[^A-Za-z0-9_]", "_", str(tensor.name)) for tensor in model.inputs]
     names = names if len(set(names)) == len(names) else [f"input_{place}" for place in range(len(names))]
     shapes = [_fixed(name, tuple(tensor.shape)) for name, tensor in zip(names, model.inputs, strict=True)]
     specs = [tf.TensorSpec(shape, tf.float32, name=name) for name, shape in zip(names, shapes, strict=True)]
     signature = specs if len(specs) == 1 else [specs]
     _attempt("be traced", lambda: model.export(str(folder), input_signature=signature, verbose=False))
+
+
+def _unroll(model: Any) -> None:
+    """Recurrent layers run their steps one behind the other: in a loop of TensorFlow they end its calibration in a crash."""
+    for layer in model._flatten_layers():
+        if getattr(layer, "unroll", None) is False:
+            layer.unroll = True
 
 
 def _fixed(name: str, shape: tuple[int | None, ...]) -> tuple[int, ...]:
@@ -187,20 +203,20 @@ def calibration_samples(path: Path, specs: Specs) -> Iterator[dict[str, Array]]:
     """Every input of the .npz file as {input name: float32 [1, ...]}.
 
     Raises:
-        Refused: damaged, or not the arrays that the model takes.
+        RefusedData: damaged, or not the arrays that the model takes.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files if key not in LABEL_KEYS}
     except (*DAMAGE, AttributeError) as error:
         reason = " ".join(str(error).split())[:120]
-        raise Refused(
+        raise RefusedData(
             f"{path.name} is no .npz file of plain arrays ({reason}); save it with numpy.savez(path, x=inputs)"
         ) from None
     chosen = {name: _calibration(arrays, place, name, shape, specs) for place, (name, shape) in enumerate(specs)}
     counts = {len(array) for array in chosen.values()}
     if len(counts) != 1 or counts == {0}:
-        raise Refused(f"{path.name} holds {sorted(counts)} inputs; expected the same number of each, 1 or more")
+        raise RefusedData(f"{path.name} holds {sorted(counts)} inputs; expected the same number of each, 1 or more")
     return ({name: array[i : i + 1] for name, array in chosen.items()} for i in range(counts.pop()))
 
 
@@ -211,13 +227,13 @@ def _calibration(arrays: dict[str, Any], place: int, name: str, shape: tuple[int
         key = keys[place]
     wanted = _fixed(name, shape)[1:]
     if key is None:
-        raise Refused(f"the calibration holds {', '.join(map(shown, keys)) or 'nothing'}; expected '{shown(name)}' or 'x'")
+        raise RefusedData(f"the calibration holds {', '.join(map(shown, keys)) or 'nothing'}; expected '{shown(name)}' or 'x'")
     array = arrays[key]
     if array.dtype.kind not in "fiu" or array.shape[1:] != wanted:
-        raise Refused(f"the calibration's '{shown(key)}' is {array.dtype} {array.shape}; expected float32 (n, {wanted})")
+        raise RefusedData(f"the calibration's '{shown(key)}' is {array.dtype} {array.shape}; expected float32 (n, {wanted})")
     found: Array = array.astype(np.float32)
     if not np.all(np.isfinite(found)):
-        raise Refused(f"the calibration's '{shown(key)}' holds NaN or infinity; expected finite numbers")
+        raise RefusedData(f"the calibration's '{shown(key)}' holds NaN or infinity; expected finite numbers")
     return found
 
 
