@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import functools
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from firmware_export.export import arranged
 from firmware_export.toolchain import arm_toolchain
 from host_tools.bench import BenchModel, Row, core_row, grown, read_rows, runnable, save_figures
 from host_tools.bench_models import bench_models
@@ -39,8 +41,8 @@ def name_of(row: Row) -> str:
 
 @functools.cache
 def model(path: Path, optimize: str) -> BenchModel:
-    (found,) = bench_models([str(path), f"firmware_export.optimize={optimize}"], path.parent)
-    return found
+    (found,) = bench_models([str(path)], path.parent)
+    return replace(found, graph=arranged(found.graph, optimize))
 
 
 def cases() -> list[object]:
