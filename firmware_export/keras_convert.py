@@ -31,6 +31,10 @@ CODE_LAYERS = ("Lambda", "TFOpLambda", "SlicingOpLambda", "TorchModuleWrapper", 
 """Layers that hold or load code."""
 FILE_OPERATORS = ("PyFunc", "EagerPyFunc", "PyFuncStateless", "ReadFile", "WriteFile", "PrintV2", "Print", "MatchingFiles")
 """TensorFlow operators that run Python or touch files while a graph is evaluated."""
+FILE_WORDS = re.compile("File|Dataset|Iterator|Summary|Record|Debug|Reader|Proto|Rpc|Checkpoint|Distributed|Remap")
+"""In the names of TensorFlow's other operators that read, write or send; a model that only computes needs none of them."""
+FILE_NAMES = ("ShardedFilename", "ShardedFilespec")
+"""Operators that only put a name together."""
 SAVING_OPERATORS = ("SaveV2", "Save", "SaveSlices", "MergeV2Checkpoints")
 SAVING_FUNCTION = "__inference__traced_save"
 """Where Keras keeps the operators that save variables; nothing calls it when a model is read."""
@@ -194,9 +198,13 @@ def _refuse_file_operators(graph: Any) -> None:
     for function, node in nodes:
         saves = node.op in SAVING_OPERATORS and not (function == "" or function.startswith(SAVING_FUNCTION))
         calls = function != "" and any(a.func.name.startswith(SAVING_FUNCTION) for a in node.attr.values())
-        if node.op in FILE_OPERATORS or saves or calls:
+        if node.op in FILE_OPERATORS or _has_file_word(node.op) or saves or calls:
             what = f"'{shown(node.name)}' ({shown(node.op)})"
             raise Refused(f"the SavedModel's operator {what} touches files or runs code; supported: models that only compute")
+
+
+def _has_file_word(op: str) -> bool:
+    return FILE_WORDS.search(op) is not None and op not in (*FILE_NAMES, *SAVING_OPERATORS)
 
 
 def calibration_samples(path: Path, specs: Specs) -> Iterator[dict[str, Array]]:
