@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from ai_edge_litert import schema_py_generated as schema
 
 from firmware_export.inputs import DAMAGE, LABEL_KEYS
 from firmware_export.model_file import printable, shown
@@ -84,12 +85,33 @@ def convert(path: Path, calibration: Path) -> tuple[bytes, int]:
             _export_keras(tf, path, folder)
         specs = _signature(folder)
         samples = list(calibration_samples(calibration, specs))
-        converter = _attempt("be read as a SavedModel", lambda: tf.lite.TFLiteConverter.from_saved_model(str(folder)))
-        converter.representative_dataset = lambda: iter(samples)
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        converter.inference_input_type = converter.inference_output_type = tf.int8
-        return bytes(_attempt("be converted to int8 by TensorFlow", converter.convert)), len(samples)
+        data = _int8(tf, folder, samples, new_quantizer=True)
+        if leaves_float(data):  # it sometimes does so with SPLIT behind a dense layer; the older one then does not
+            data = _int8(tf, folder, samples, new_quantizer=False)
+        return data, len(samples)
+
+
+def _int8(tf: Any, folder: Path, samples: list[dict[str, Array]], *, new_quantizer: bool) -> bytes:
+    converter = _attempt("be read as a SavedModel", lambda: tf.lite.TFLiteConverter.from_saved_model(str(folder)))
+    converter.representative_dataset = lambda: iter(samples)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = converter.inference_output_type = tf.int8
+    converter.experimental_new_quantizer = new_quantizer
+    return bytes(_attempt("be converted to int8 by TensorFlow", converter.convert))
+
+
+def leaves_float(data: bytes) -> bool:
+    """Whether an operator of a .tflite file still computes float32, those beside that only convert."""
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
+    kinds = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
+    converting = (schema.BuiltinOperator.QUANTIZE, schema.BuiltinOperator.DEQUANTIZE)
+    return any(
+        kinds[operator.opcodeIndex] not in converting and subgraph.tensors[index].type == schema.TensorType.FLOAT32
+        for subgraph in model.subgraphs
+        for operator in subgraph.operators
+        for index in operator.outputs
+    )
 
 
 def _attempt(what: str, action: Callable[[], T]) -> T:

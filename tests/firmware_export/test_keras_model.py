@@ -12,14 +12,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import flatbuffers
 import numpy as np
 import pytest
-from graph_builder import small_net
+from ai_edge_litert import schema_py_generated as schema
+from graph_builder import Build, small_net
 
 import firmware_export.keras_convert as child
 import firmware_export.keras_model as parent
 from firmware_export.__main__ import main
-from firmware_export.graph import GraphError
+from firmware_export.graph import GraphError, Tensor
 from firmware_export.keras_convert import REFUSED, Refused, calibration_samples, refuse_code
 from firmware_export.keras_model import convert_in_process, convert_stage
 from firmware_export.toolchain import ToolchainError
@@ -266,6 +268,21 @@ def test_files_that_are_no_models_need_no_tensorflow(tmp_path: Path, monkeypatch
     (tmp_path / name).write_text("no model")
     with pytest.raises(Refused, match="no whole Keras model"):
         child.convert(tmp_path / name, tmp_path / "c.npz")
+
+
+def test_what_the_converter_has_left_in_float_is_seen() -> None:
+    build = Build()
+    x = build.activation((1, 4), name="x")
+    assert not child.leaves_float(write_tflite(build.graph(x, build.relu(x, (0, 127)))))
+    edge = build.node("dequantize", (x,), build.tensor(Tensor("real", (1, 4), "float32")))
+    data = write_tflite(build.graph(x, edge))
+    assert not child.leaves_float(data), "a float edge only converts"
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
+    for code in model.operatorCodes:
+        code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.RESHAPE
+    builder = flatbuffers.Builder(1000)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    assert child.leaves_float(bytes(builder.Output()))
 
 
 def test_every_recurrent_layer_is_unrolled() -> None:
