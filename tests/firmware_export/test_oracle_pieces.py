@@ -119,3 +119,17 @@ def test_nodes_of_the_pieces_are_the_models() -> None:
     assert [node.attributes for node in kept] == [node.attributes for node in graph.nodes]
     assert [(node.op, node.inputs, node.outputs) for node in graph.nodes] == before
     assert all(isinstance(node, Node) for node in kept)
+
+
+def test_what_a_piece_makes_for_itself_alone_stays_inside() -> None:
+    """Two convolutions in a row: the image between them is neither read from outside nor handed on."""
+    build = Build()
+    x = build.activation((1, 4, 4, 2), name="x")
+    inner = build.conv(x, 4)
+    image = build.conv(inner, 4)
+    stored = build.tensors[image]
+    small = build.activation((1, 4), stored.scale, stored.zero_point)
+    mean = build.node("mean", (image,), small, axes=(1, 2), keep_dims=False)
+    first, second = _pieces(build.graph(x, mean).with_arithmetic("float32"))
+    assert (first.reads, first.writes) == ((x,), (image,)) and (second.reads, second.writes) == ((image,), (mean,))
+    assert inner not in (*first.reads, *first.writes)
