@@ -8,10 +8,11 @@ import numpy as np
 
 from firmware_export.graph import Array, Graph, Node
 from firmware_export.operators import Constant, LayerCode
-from firmware_export.operators._accumulator import OutputStage, int8_weights, int32_bias
-from firmware_export.operators._checks import MAX_SIZE, int8_image
+from firmware_export.operators._accumulator import OutputStage
+from firmware_export.operators._checks import MAX_SIZE
 from firmware_export.operators._window import Window
 from firmware_export.packing.mve import BLOCKS, GROUP, VECTOR, clamp_fields, pack
+from firmware_export.packing.operands import conv2d_operands
 from firmware_export.requantize import Int64
 
 PIXELS = 2
@@ -78,13 +79,7 @@ def conv2d_layer(graph: Graph, node: Node) -> LayerCode:
     Raises:
         Unpackable: see mve.pack; the fallback is conv2d.c.
     """
-    x, weights = int8_image(graph, node), int8_weights(graph, node, rank=4, axis=0)
-    assert weights.data is not None
-    outputs = weights.shape[0]
-    bias = int32_bias(graph, node, outputs)
-    sums = np.zeros(outputs, np.int64) if bias is None else bias.reshape(-1).astype(np.int64)
-    window = Window.of(node, x, (weights.shape[1], weights.shape[2]))
-    return conv2d_code(window, weights.data, sums, x.zero_point, OutputStage.of(graph, node, outputs))
+    return conv2d_code(*conv2d_operands(graph, node))
 
 
 def _as_one_row(window: Window) -> Window:

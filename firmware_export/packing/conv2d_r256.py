@@ -9,9 +9,10 @@ import numpy as np
 
 from firmware_export.graph import Array, Graph, Node
 from firmware_export.operators import Constant, LayerCode
-from firmware_export.operators._accumulator import OutputStage, int8_weights, int32_bias
-from firmware_export.operators._checks import MAX_SIZE, int8_image
+from firmware_export.operators._accumulator import OutputStage
+from firmware_export.operators._checks import MAX_SIZE
 from firmware_export.operators._window import Window
+from firmware_export.packing.operands import conv2d_operands
 from firmware_export.packing.r256 import ELEMENTS, Records, clamp_fields, general_fields, pack
 from firmware_export.planning.reach import distance_in_groups
 from firmware_export.requantize import Int64
@@ -157,14 +158,7 @@ def conv2d_layer(graph: Graph, node: Node, *, border_limit: int = BORDER_LIMIT) 
     Raises:
         Unpackable: see r256.pack; the fallback is conv2d.c.
     """
-    x, weights = int8_image(graph, node), int8_weights(graph, node, rank=4, axis=0)
-    assert weights.data is not None
-    outputs = weights.shape[0]
-    bias = int32_bias(graph, node, outputs)
-    sums = np.zeros(outputs, np.int64) if bias is None else bias.reshape(-1).astype(np.int64)
-    window = Window.of(node, x, (weights.shape[1], weights.shape[2]))
-    stage = OutputStage.of(graph, node, outputs)
-    return conv2d_code(window, weights.data, sums, x.zero_point, stage, border_limit=border_limit)
+    return conv2d_code(*conv2d_operands(graph, node), border_limit=border_limit)
 
 
 def _scratch_bytes(window: Window, reading: Reading, records: Records, outputs: int) -> int:

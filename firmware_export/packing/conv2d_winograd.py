@@ -9,10 +9,10 @@ import numpy as np
 
 from firmware_export.graph import Array, Graph, Node
 from firmware_export.operators import Constant, LayerCode
-from firmware_export.operators._accumulator import OutputStage, int8_weights, int32_bias
-from firmware_export.operators._checks import int8_image
+from firmware_export.operators._accumulator import OutputStage
 from firmware_export.operators._window import Window
 from firmware_export.packing import Unpackable
+from firmware_export.packing.operands import conv2d_operands
 from firmware_export.packing.r256 import clamp_fields, shortest_form
 from firmware_export.packing.requantize_forms import LinearForm, Stage, reachable
 from firmware_export.requantize import Int64
@@ -137,14 +137,7 @@ def winograd_layer(graph: Graph, node: Node, *, scratch_limit: int, blocking: Bl
     Raises:
         Unpackable: see winograd_code; the fallback is conv2d_r256.
     """
-    x, weights = int8_image(graph, node), int8_weights(graph, node, rank=4, axis=0)
-    assert weights.data is not None
-    outputs = weights.shape[0]
-    bias = int32_bias(graph, node, outputs)
-    sums = np.zeros(outputs, np.int64) if bias is None else bias.reshape(-1).astype(np.int64)
-    window = Window.of(node, x, (weights.shape[1], weights.shape[2]))
-    stage = OutputStage.of(graph, node, outputs)
-    return winograd_code(window, weights.data, sums, x.zero_point, stage, scratch_limit=scratch_limit, blocking=blocking)
+    return winograd_code(*conv2d_operands(graph, node), scratch_limit=scratch_limit, blocking=blocking)
 
 
 def distance(window: Window, outputs: int, blocking: Blocking) -> int:

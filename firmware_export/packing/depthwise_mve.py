@@ -9,11 +9,11 @@ import numpy.typing as npt
 
 from firmware_export.graph import Array, Graph, Node
 from firmware_export.operators import Constant, LayerCode
-from firmware_export.operators._accumulator import OutputStage, int8_weights, int32_bias
-from firmware_export.operators._checks import int8_image
+from firmware_export.operators._accumulator import OutputStage
 from firmware_export.operators._window import Window
 from firmware_export.packing import Unpackable
 from firmware_export.packing.mve import clamp_fields, requantization_form
+from firmware_export.packing.operands import depthwise_operands
 from firmware_export.packing.requantize_forms import reachable
 from firmware_export.requantize import Int64
 
@@ -131,13 +131,7 @@ def depthwise_layer(graph: Graph, node: Node, *, small: bool = False) -> LayerCo
     Raises:
         Unpackable: see depthwise_code; the fallback is depthwise_conv2d.c.
     """
-    x, weights = int8_image(graph, node), int8_weights(graph, node, rank=4, axis=3)
-    assert weights.data is not None
-    channels = weights.shape[3]
-    bias = int32_bias(graph, node, channels)
-    sums = np.zeros(channels, np.int64) if bias is None else bias.reshape(-1).astype(np.int64)
-    window = Window.of(node, x, (weights.shape[1], weights.shape[2]))
-    return depthwise_code(window, weights.data, sums, x.zero_point, OutputStage.of(graph, node, channels), small=small)
+    return depthwise_code(*depthwise_operands(graph, node), small=small)
 
 
 def _records(weights: Array, bias: Int64, zero_point: int, stage: OutputStage, *, transposed: bool) -> npt.NDArray[np.uint32]:

@@ -9,10 +9,10 @@ import numpy as np
 
 from firmware_export.graph import Array, Graph, Node
 from firmware_export.operators import Constant, LayerCode
-from firmware_export.operators._accumulator import OutputStage, int8_weights, int32_bias
-from firmware_export.operators._checks import int8_image
+from firmware_export.operators._accumulator import OutputStage
 from firmware_export.operators._window import Window
 from firmware_export.packing import Unpackable
+from firmware_export.packing.operands import depthwise_operands
 from firmware_export.packing.planes import KERNEL, Edge, edges_of
 from firmware_export.packing.r256 import clamp_fields
 from firmware_export.packing.requantize_forms import Stage, reachable
@@ -164,11 +164,4 @@ def depthwise_layer(graph: Graph, node: Node, *, core_class: str) -> LayerCode:
     Raises:
         Unpackable: see depthwise_code; the fallback is depthwise_conv2d.c.
     """
-    x, weights = int8_image(graph, node), int8_weights(graph, node, rank=4, axis=3)
-    assert weights.data is not None
-    outputs = weights.shape[3]
-    bias = int32_bias(graph, node, outputs)
-    sums = np.zeros(outputs, np.int64) if bias is None else bias.reshape(-1).astype(np.int64)
-    window = Window.of(node, x, (weights.shape[1], weights.shape[2]))
-    stage = OutputStage.of(graph, node, outputs)
-    return depthwise_code(window, weights.data, sums, x.zero_point, stage, core_class=core_class)
+    return depthwise_code(*depthwise_operands(graph, node), core_class=core_class)

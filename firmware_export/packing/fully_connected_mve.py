@@ -6,9 +6,10 @@ import numpy as np
 
 from firmware_export.graph import Array, Graph, Node
 from firmware_export.operators import Constant, LayerCode
-from firmware_export.operators._accumulator import OutputStage, int8_weights, int32_bias
+from firmware_export.operators._accumulator import OutputStage, int8_weights
 from firmware_export.operators._checks import int8_input
 from firmware_export.packing.mve import GROUP, VECTOR, clamp_fields, pack
+from firmware_export.packing.operands import sums_of
 from firmware_export.requantize import Int64
 
 
@@ -46,7 +47,6 @@ def fully_connected_layer(graph: Graph, node: Node) -> LayerCode:
     x, weights = int8_input(graph, node), int8_weights(graph, node, rank=2, axis=0)
     assert weights.data is not None
     outputs, depth = weights.shape
-    bias = int32_bias(graph, node, outputs)
-    sums = np.zeros(outputs, np.int64) if bias is None else bias.reshape(-1).astype(np.int64)
+    sums = sums_of(graph, node, outputs)
     stage = OutputStage.of(graph, node, outputs)
     return fully_connected_code(weights.data, sums, x.zero_point, stage, batches=x.elements // depth)

@@ -12,8 +12,10 @@ from typing import Any
 
 import unicorn
 from elftools.elf.elffile import ELFFile
-from kernel_harness.program import HERE, host
+from kernel_harness.program import host
 from unicorn import arm_const
+
+from host_tools.bench_image import MACHINE
 
 FLASH, RAM, SIZE = 0x00000000, 0x20000000, 4 << 20
 TIME_LIMIT_S = 600
@@ -115,7 +117,9 @@ def between(laps: list[int]) -> list[int]:
 def _plugin() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="count-plugin-"))
     library = folder / "count_plugin.so"
-    host().run(["-O2", "-fPIC", "-shared", "-fvisibility=hidden", str(HERE / "count_plugin.c"), "-o", str(library)], "plugin")
+    host().run(
+        ["-O2", "-fPIC", "-shared", "-fvisibility=hidden", str(MACHINE / "count_plugin.c"), "-o", str(library)], "plugin"
+    )
     return library
 
 
@@ -133,9 +137,9 @@ def run_qemu(elf: Path, core: str = "cortex-m4") -> Run:
         command += ["-semihosting-config", "enable=on,target=native", "-kernel", str(elf)]
         command += ["-plugin", f"{_plugin()},marker={image.address('marker'):#x},out={counts}"]
         ended = subprocess.run(command, capture_output=True, text=True, timeout=TIME_LIMIT_S)
-        laps = [int(line) for line in counts.read_text().split()]
+        laps = [int(line.split()[1]) for line in counts.read_text().splitlines()]
     failures = [int(line) for line in ended.stderr.split()]
-    return Run(between(laps[:-1]), failures, ended.returncode != 0)
+    return Run(between(laps), failures, ended.returncode != 0)
 
 
 def run_host(executable: Path) -> Run:
