@@ -103,12 +103,13 @@ def plan(
         options[place] = [moved_nothing(options[place][0])]
     chosen = choose(graph, lives, options, target.optimize)
     if len(rooms) == 2 and chosen.placement.size > rooms[0]:
-        smallest = choose(graph, lives, options, "ram")
-        for selection in (chosen.selection, smallest.selection):
-            found = _split_plan(graph, lives, selection, (rooms[0], rooms[1]))
-            if found is not None:
-                return found
-        raise RegionsError(smallest.placement.size, rooms)
+        found = _split_plan(graph, lives, chosen.selection, (rooms[0], rooms[1]))
+        if found is None:
+            chosen = choose(graph, lives, options, "ram")
+            found = _split_plan(graph, lives, chosen.selection, (rooms[0], rooms[1]))
+        if found is None:
+            raise RegionsError(chosen.placement.size, rooms)
+        return found
     return _plan(graph, lives, chosen.selection, chosen.placement.offsets, chosen.placement.size, proven=chosen.proven)
 
 

@@ -11,7 +11,10 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from firmware_export.planning.blocks import Gap, Problem, gaps_of, mirrored
-from firmware_export.planning.placement import SEARCH_WORK, block_orders, lowest_place
+from firmware_export.planning.placement import block_orders, lowest_place
+
+SPLIT_WORK = 50_000
+"""Placements of single blocks, as placement.SEARCH_WORK."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Split:
         return over, self.sizes[1], self.sizes[0]
 
 
-def split(problem: Problem, pinned: Collection[int], rooms: tuple[int, int], work: int = SEARCH_WORK) -> Split | None:
+def split(problem: Problem, pinned: Collection[int], rooms: tuple[int, int], work: int = SPLIT_WORK) -> Split | None:
     """The blocks in two regions, as many bytes as can be found in the first; None if no way is found that fits.
 
     Args:
