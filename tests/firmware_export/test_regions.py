@@ -15,6 +15,7 @@ from bundle import Bundle
 from example_cases import Case, differences, random_values
 from graph_builder import Build, inputs_of
 from plan_verifier import PoisonedRuns
+from random_graphs import random_graph
 from sanitized import SANITIZE
 from two_regions import TwoRegionRuns, check_regions, wide_middle
 
@@ -146,6 +147,24 @@ def test_kernels_of_other_cores(core_class: str, tmp_path: Path) -> None:
         check_regions(graph, layout, rooms)
     runs = TwoRegionRuns(tmp_path, [graph for graph, _, _ in found], [layout for _, layout, _ in found])
     assert [runs.faults(number, inputs_of(graph)) for number, (graph, _, _) in enumerate(found)] == [[], [], []]
+
+
+def test_random_networks_of_every_operator(tmp_path: Path) -> None:
+    """Parts of tensors, joined ones, two inputs and outputs; where inputs and outputs leave no room, there is no such plan."""
+    found = []
+    for graph in map(random_graph, range(700, 730)):
+        rooms = (plan(graph, DSP).size - 8, 1 << 16)
+        try:
+            found.append((graph, plan(graph, DSP, rooms=rooms)))
+        except RegionsError:
+            continue
+        if found[-1][1].regions:  # with smaller kernels some fit the first region alone
+            check_regions(*found[-1], rooms)
+    found = [(graph, layout) for graph, layout in found if layout.regions]
+    assert len(found) >= 8
+    runs = TwoRegionRuns(tmp_path, [graph for graph, _ in found], [layout for _, layout in found])
+    for number, (graph, _) in enumerate(found):
+        assert runs.faults(number, inputs_of(graph)) == [], f"network {number}"
 
 
 def test_the_judge_sees_a_tensor_that_lies_on_another(tmp_path: Path) -> None:
