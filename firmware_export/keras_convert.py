@@ -2,7 +2,7 @@
 
 Runs in a process of its own (keras_model.py starts it), because TensorFlow is large, slow to load and loud. The model is
 untrusted: what in it would be code (Lambda layers, custom objects, operators that touch files) is refused before Keras or
-TensorFlow loads it. The last line on stdout is `ok: ...` or `error: ...`.
+TensorFlow loads it. The last line on stdout is `ok: ...`, `error: ...` or, where the calibration is at fault, `data: ...`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from ai_edge_litert import schema_py_generated as schema
 
 from firmware_export.inputs import DAMAGE, LABEL_KEYS
 from firmware_export.model_file import printable, shown
@@ -31,6 +32,10 @@ CODE_LAYERS = ("Lambda", "TFOpLambda", "SlicingOpLambda", "TorchModuleWrapper", 
 """Layers that hold or load code."""
 FILE_OPERATORS = ("PyFunc", "EagerPyFunc", "PyFuncStateless", "ReadFile", "WriteFile", "PrintV2", "Print", "MatchingFiles")
 """TensorFlow operators that run Python or touch files while a graph is evaluated."""
+FILE_WORDS = re.compile("File|Dataset|Iterator|Summary|Record|Debug|Reader|Proto|Rpc|Checkpoint|Distributed|Remap")
+"""In the names of TensorFlow's other operators that read, write or send; a model that only computes needs none of them."""
+FILE_NAMES = ("ShardedFilename", "ShardedFilespec")
+"""Operators that only put a name together."""
 SAVING_OPERATORS = ("SaveV2", "Save", "SaveSlices", "MergeV2Checkpoints")
 SAVING_FUNCTION = "__inference__traced_save"
 """Where Keras keeps the operators that save variables; nothing calls it when a model is read."""
@@ -45,13 +50,17 @@ class Refused(Exception):
     """The model or its calibration cannot be used; the text says why and what to do."""
 
 
+class RefusedData(Refused):
+    """It is the calibration that cannot be used."""
+
+
 def main(arguments: list[str]) -> int:
     """Converts; returns the exit code."""
     model, calibration, output = map(Path, arguments)
     try:
         data, count = convert(model, calibration)
     except Refused as error:
-        print(f"error: {printable(str(error))}", flush=True)
+        print(f"{'data' if isinstance(error, RefusedData) else 'error'}: {printable(str(error))}", flush=True)
         return REFUSED
     output.write_bytes(data)
     print(f"ok: {count}", flush=True)
@@ -65,21 +74,44 @@ def convert(path: Path, calibration: Path) -> tuple[bytes, int]:
         path: .keras, .h5, or a SavedModel folder.
         calibration: .npz with float arrays [n, ...]: `x`, or one for each input, by its name or in the model's order.
     Raises:
-        Refused: damaged, holds code, or cannot be converted to int8.
+        Refused: damaged, holds code, or cannot be converted to int8. RefusedData: the calibration does not fit it.
     """
-    tf = importlib.import_module("tensorflow")  # here, so that nothing else loads it
+    if not path.is_dir():
+        refuse_code(_keras_config(path))
+    tf = importlib.import_module("tensorflow")  # here, so that nothing else loads it, and only for what may be a model
     with tempfile.TemporaryDirectory(prefix="saved-model-") as work:
         folder = path if path.is_dir() else Path(work)
         if not path.is_dir():
             _export_keras(tf, path, folder)
         specs = _signature(folder)
         samples = list(calibration_samples(calibration, specs))
-        converter = _attempt("be read as a SavedModel", lambda: tf.lite.TFLiteConverter.from_saved_model(str(folder)))
-        converter.representative_dataset = lambda: iter(samples)
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        converter.inference_input_type = converter.inference_output_type = tf.int8
-        return bytes(_attempt("be converted to int8 by TensorFlow", converter.convert)), len(samples)
+        data = _int8(tf, folder, samples, new_quantizer=True)
+        if leaves_float(data):  # it sometimes does so with SPLIT behind a dense layer; the older one then does not
+            data = _int8(tf, folder, samples, new_quantizer=False)
+        return data, len(samples)
+
+
+def _int8(tf: Any, folder: Path, samples: list[dict[str, Array]], *, new_quantizer: bool) -> bytes:
+    converter = _attempt("be read as a SavedModel", lambda: tf.lite.TFLiteConverter.from_saved_model(str(folder)))
+    converter.representative_dataset = lambda: iter(samples)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = converter.inference_output_type = tf.int8
+    converter.experimental_new_quantizer = new_quantizer
+    return bytes(_attempt("be converted to int8 by TensorFlow", converter.convert))
+
+
+def leaves_float(data: bytes) -> bool:
+    """Whether an operator of a .tflite file still computes float32, those beside that only convert."""
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
+    kinds = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
+    converting = (schema.BuiltinOperator.QUANTIZE, schema.BuiltinOperator.DEQUANTIZE)
+    return any(
+        kinds[operator.opcodeIndex] not in converting and subgraph.tensors[index].type == schema.TensorType.FLOAT32
+        for subgraph in model.subgraphs
+        for operator in subgraph.operators
+        for index in operator.outputs
+    )
 
 
 def _attempt(what: str, action: Callable[[], T]) -> T:
@@ -94,15 +126,25 @@ def _attempt(what: str, action: Callable[[], T]) -> T:
 
 
 def _export_keras(tf: Any, path: Path, folder: Path) -> None:
-    """Writes a .keras or .h5 file as a SavedModel with a batch of 1; its inputs keep the letters and digits of their names."""
-    refuse_code(_keras_config(path))
+    """Writes a .keras or .h5 file as a SavedModel with a batch of 1; its inputs keep the letters and digits of their names.
+
+    The file's configuration has passed refuse_code.
+    """
     model = _attempt("be read by Keras", lambda: tf.keras.models.load_model(str(path), compile=False, safe_mode=True))
+    _unroll(model)
     names = [re.sub(r"[^A-Za-z0-9_]", "_", str(tensor.name)) for tensor in model.inputs]
     names = names if len(set(names)) == len(names) else [f"input_{place}" for place in range(len(names))]
     shapes = [_fixed(name, tuple(tensor.shape)) for name, tensor in zip(names, model.inputs, strict=True)]
     specs = [tf.TensorSpec(shape, tf.float32, name=name) for name, shape in zip(names, shapes, strict=True)]
     signature = specs if len(specs) == 1 else [specs]
     _attempt("be traced", lambda: model.export(str(folder), input_signature=signature, verbose=False))
+
+
+def _unroll(model: Any) -> None:
+    """Recurrent layers run their steps one behind the other: in a loop of TensorFlow they end its calibration in a crash."""
+    for layer in model._flatten_layers():
+        if getattr(layer, "unroll", None) is False:
+            layer.unroll = True
 
 
 def _fixed(name: str, shape: tuple[int | None, ...]) -> tuple[int, ...]:
@@ -178,29 +220,33 @@ def _refuse_file_operators(graph: Any) -> None:
     for function, node in nodes:
         saves = node.op in SAVING_OPERATORS and not (function == "" or function.startswith(SAVING_FUNCTION))
         calls = function != "" and any(a.func.name.startswith(SAVING_FUNCTION) for a in node.attr.values())
-        if node.op in FILE_OPERATORS or saves or calls:
+        if node.op in FILE_OPERATORS or _has_file_word(node.op) or saves or calls:
             what = f"'{shown(node.name)}' ({shown(node.op)})"
             raise Refused(f"the SavedModel's operator {what} touches files or runs code; supported: models that only compute")
+
+
+def _has_file_word(op: str) -> bool:
+    return FILE_WORDS.search(op) is not None and op not in (*FILE_NAMES, *SAVING_OPERATORS)
 
 
 def calibration_samples(path: Path, specs: Specs) -> Iterator[dict[str, Array]]:
     """Every input of the .npz file as {input name: float32 [1, ...]}.
 
     Raises:
-        Refused: damaged, or not the arrays that the model takes.
+        RefusedData: damaged, or not the arrays that the model takes.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files if key not in LABEL_KEYS}
     except (*DAMAGE, AttributeError) as error:
         reason = " ".join(str(error).split())[:120]
-        raise Refused(
+        raise RefusedData(
             f"{path.name} is no .npz file of plain arrays ({reason}); save it with numpy.savez(path, x=inputs)"
         ) from None
     chosen = {name: _calibration(arrays, place, name, shape, specs) for place, (name, shape) in enumerate(specs)}
     counts = {len(array) for array in chosen.values()}
     if len(counts) != 1 or counts == {0}:
-        raise Refused(f"{path.name} holds {sorted(counts)} inputs; expected the same number of each, 1 or more")
+        raise RefusedData(f"{path.name} holds {sorted(counts)} inputs; expected the same number of each, 1 or more")
     return ({name: array[i : i + 1] for name, array in chosen.items()} for i in range(counts.pop()))
 
 
@@ -211,13 +257,13 @@ def _calibration(arrays: dict[str, Any], place: int, name: str, shape: tuple[int
         key = keys[place]
     wanted = _fixed(name, shape)[1:]
     if key is None:
-        raise Refused(f"the calibration holds {', '.join(map(shown, keys)) or 'nothing'}; expected '{shown(name)}' or 'x'")
+        raise RefusedData(f"the calibration holds {', '.join(map(shown, keys)) or 'nothing'}; expected '{shown(name)}' or 'x'")
     array = arrays[key]
     if array.dtype.kind not in "fiu" or array.shape[1:] != wanted:
-        raise Refused(f"the calibration's '{shown(key)}' is {array.dtype} {array.shape}; expected float32 (n, {wanted})")
+        raise RefusedData(f"the calibration's '{shown(key)}' is {array.dtype} {array.shape}; expected float32 (n, {wanted})")
     found: Array = array.astype(np.float32)
     if not np.all(np.isfinite(found)):
-        raise Refused(f"the calibration's '{shown(key)}' holds NaN or infinity; expected finite numbers")
+        raise RefusedData(f"the calibration's '{shown(key)}' holds NaN or infinity; expected finite numbers")
     return found
 
 

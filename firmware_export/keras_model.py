@@ -19,6 +19,8 @@ from recipes.artifacts import DataError, Stage, sha256_file
 
 SECONDS = 900.0
 """A conversion that takes longer is ended."""
+CRASHES = (-signal.SIGSEGV, -signal.SIGABRT)
+LOOP_HINT = "it does so on layers that loop, such as an LSTM in a SavedModel: save the model as .keras, or with unroll=True"
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "KERAS_BACKEND": "tensorflow"}
 
 
@@ -30,7 +32,7 @@ def convert_stage(root: Path, model: Path, calibration: Path, source: str, secon
         source: hash of the code that decides the result.
     Raises:
         ToolchainError: TensorFlow is not installed.
-        DataError: the calibration is missing.
+        DataError: the calibration is missing, damaged, or not what the model takes.
         GraphError: the model is damaged, holds code, cannot be converted to int8, or takes longer than `seconds`.
     """
     if not calibration.is_file():
@@ -73,8 +75,12 @@ def convert_in_process(model: Path, calibration: Path, target: Path, seconds: fl
     said = (result.stdout.strip().splitlines() or [""])[-1]
     if result.returncode == 0 and said.startswith("ok: "):
         return int(said.removeprefix("ok: "))
+    if result.returncode == REFUSED and said.startswith("data: "):
+        raise DataError(f"{calibration}: {said.removeprefix('data: ')}")
     if result.returncode == REFUSED and said.startswith("error: "):
         raise GraphError(f"{model.name}: {said.removeprefix('error: ')}")
+    if result.returncode in CRASHES:
+        raise GraphError(f"{model.name}: TensorFlow's converter crashed ({_ending(result.returncode)}); {LOOP_HINT}")
     raise GraphError(f"{model.name}: TensorFlow ended with {_ending(result.returncode)}: {_last_line(result.stderr)}")
 
 

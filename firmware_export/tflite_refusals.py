@@ -38,7 +38,10 @@ def refuse_builtin(index: int, number: int, custom_name: bytes, known: Iterable[
         )
     builtin = BUILTIN_NAMES.get(number, f"number {number}")
     if builtin not in known:
-        raise GraphError(f"operator {index} is {builtin}, which is not supported; supported: {', '.join(sorted(known))}")
+        raise GraphError(
+            f"operator {index} is {builtin}, which is not supported; supported: {', '.join(sorted(known))}; replace it in the "
+            "model, or add it: firmware_export/README.md"
+        )
     return builtin
 
 

@@ -78,7 +78,8 @@ class AveragePool2d(Operator):
         _, window = pool_parts(graph, node)
         if window.padding_name() not in ("same", "valid"):  # a PAD before it would count into the average
             raise GraphError(
-                f"average pool with padding {window.padding}; supported: SAME, VALID, or padding that counts (count_include_pad=1)"
+                f"average pool with padding {window.padding}; supported: SAME, VALID, or padding that counts "
+                "(count_include_pad=1)"
             )
         padding = schema.Padding.SAME if window.padding_name() == "same" else schema.Padding.VALID
         activation = writer.fused_activation(clamp_attribute(node), node.outputs[0])

@@ -13,6 +13,7 @@ from firmware_export.operators._accumulator import OutputStage, int8_weights, in
 from firmware_export.operators._checks import MAX_SIZE, int8_image
 from firmware_export.operators._window import Window
 from firmware_export.packing.r256 import ELEMENTS, Records, clamp_fields, general_fields, pack
+from firmware_export.planning.reach import distance_in_groups
 from firmware_export.requantize import Int64
 
 SHIFTS = (10, 7, 13, 16)
@@ -182,18 +183,6 @@ def distance(window: Window, outputs: int, *, copied: bool = False) -> int:
     """How many bytes the output must begin before the input at least, if they overlap; negative: it may begin behind.
 
     copied: whether the kernel copies the image with its border first: the output may then lie anywhere over it.
-    The kernel reads the windows of three pixels, then writes their channels. After every three the highest byte written must
-    not lie behind the lowest byte that is still to be read. Scratch overlaps neither.
+    Scratch overlaps neither.
     """
-    if copied:
-        return -_image_bytes(window)
-    pixels = window.output[0] * window.output[1]
-    row, column = np.divmod(np.arange(pixels), window.output[1])
-    top = np.maximum(row * window.stride[0] - window.padding[0], 0)
-    left = np.maximum(column * window.stride[1] - window.padding[2], 0)
-    first = (np.minimum(top, window.size[0]) * window.size[1] + np.minimum(left, window.size[1])) * window.channels
-    needed = np.minimum.accumulate(first[::-1])[::-1]
-    written = np.arange(PIXELS, pixels, PIXELS)
-    if written.size == 0:
-        return -_image_bytes(window)
-    return int((written * outputs - needed[written]).max())
+    return -_image_bytes(window) if copied else distance_in_groups(window, outputs, PIXELS)

@@ -27,6 +27,7 @@ from firmware_export.packing.trio import (
     pack_records,
 )
 from firmware_export.packing.trio_forms import NARROW, WIDE, Form, find_form
+from firmware_export.planning.reach import distance_in_groups
 from firmware_export.requantize import Int64
 
 MAX_PASSES = 64
@@ -188,15 +189,6 @@ def _round_up(count: int) -> int:
 def distance(window: Window, outputs: int) -> int:
     """How many bytes the output must begin before the input at least, if they overlap; negative: it may begin behind.
 
-    The kernel reads the windows of six pixels, then writes their channels. After every six the highest byte written must
-    not lie behind the lowest byte that is still to be read. Scratch overlaps neither.
+    Scratch overlaps neither.
     """
-    pixels = window.output[0] * window.output[1]
-    row, column = np.divmod(np.arange(pixels), window.output[1])
-    top = np.clip(row * window.stride[0] - window.padding[0], 0, window.size[0])
-    left = np.clip(column * window.stride[1] - window.padding[2], 0, window.size[1])
-    needed = np.minimum.accumulate(((top * window.size[1] + left) * window.channels)[::-1])[::-1]
-    written = np.arange(PIXELS, pixels, PIXELS)
-    if written.size == 0:
-        return -window.size[0] * window.size[1] * window.channels
-    return int((written * outputs - needed[written]).max())
+    return distance_in_groups(window, outputs, PIXELS)

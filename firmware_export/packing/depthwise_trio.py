@@ -13,28 +13,17 @@ from firmware_export.operators._accumulator import OutputStage, int8_weights, in
 from firmware_export.operators._checks import int8_image
 from firmware_export.operators._window import Window
 from firmware_export.packing import Unpackable
+from firmware_export.packing.planes import KERNEL, Edge, edges_of
 from firmware_export.packing.r256 import clamp_fields
 from firmware_export.packing.requantize_forms import Stage, reachable
 from firmware_export.packing.trio import form_constants
 from firmware_export.packing.trio_forms import NARROW, find_form
 from firmware_export.requantize import Int64
 
-KERNEL = 3
 PLACES = 3
 PAIR_BYTES = 8
 INSTRUCTIONS = {"v7m": (57, 11, 250), "v6m": (155, 13, 400)}
 """Of three outputs, of a pair, of what else a channel needs."""
-
-
-@dataclass(frozen=True)
-class Edge:
-    """One axis of the image: pixels, padding before, outputs, and bytes from a pixel to the next and an output to the next."""
-
-    size: int
-    before: int
-    outputs: int
-    step: int
-    output_step: int
 
 
 @dataclass(frozen=True)
@@ -115,13 +104,7 @@ def choose_places(window: Window) -> Places:
     Raises:
         Unpackable: the window is not 3x3 with stride 1 or 2, or does not reach the image.
     """
-    if window.kernel != (KERNEL, KERNEL) or window.stride not in ((1, 1), (2, 2)) or window.dilation != (1, 1):
-        raise Unpackable(f"a window of {window.kernel}, stride {window.stride}, dilation {window.dilation}")
-    steps, output_steps = (
-        (window.size[1] * window.channels, window.channels),
-        (window.output[1] * window.channels, window.channels),
-    )
-    edges = [Edge(window.size[i], window.padding[2 * i], window.output[i], steps[i], output_steps[i]) for i in (0, 1)]
+    edges = edges_of(window)
     ways = [Places(window.stride[0], edges[inner], edges[1 - inner], inner == 0) for inner in (1, 0)]
     usable = [way for way in ways if way.x_columns > way.inner.before]
     if not usable:

@@ -29,6 +29,15 @@ class Edge:
     output_step: int
 
 
+def edges_of(window: Window) -> tuple[Edge, Edge]:
+    """Height and width of a window's image. Raises Unpackable: the window is not 3x3 with stride 1 or 2."""
+    if window.kernel != (KERNEL, KERNEL) or window.stride not in ((1, 1), (2, 2)) or window.dilation != (1, 1):
+        raise Unpackable(f"a window of {window.kernel}, stride {window.stride}, dilation {window.dilation}")
+    steps, output_steps = _steps(window.size[1], window.channels), _steps(window.output[1], window.channels)
+    height, width = (Edge(window.size[i], window.padding[2 * i], window.output[i], steps[i], output_steps[i]) for i in (0, 1))
+    return height, width
+
+
 @dataclass(frozen=True)
 class Planes:
     """How the image lies in planes. inner: the axis along the planes' rows. All counts as in nn_depthwise_planes_params."""
@@ -133,10 +142,7 @@ def directions(window: Window) -> list[tuple[Planes, bool]]:
     Raises:
         Unpackable: the window is not 3x3 with stride 1 or 2, or the image is too wide.
     """
-    if window.kernel != (KERNEL, KERNEL) or window.stride not in ((1, 1), (2, 2)) or window.dilation != (1, 1):
-        raise Unpackable(f"a window of {window.kernel}, stride {window.stride}, dilation {window.dilation}")
-    steps, output_steps = _steps(window.size[1], window.channels), _steps(window.output[1], window.channels)
-    edges = [Edge(window.size[i], window.padding[2 * i], window.output[i], steps[i], output_steps[i]) for i in (0, 1)]
+    edges = edges_of(window)
     found = []
     for inner in (1, 0):
         for pitch in PITCHES:

@@ -121,6 +121,17 @@ def window_distance(window: Window, outputs: int, *, last: int, before: int) -> 
     return int(max(between, within))
 
 
+def distance_in_groups(window: Window, outputs: int, group: int) -> int:
+    """The same for a kernel that reads the windows of `group` pixels, then writes all their channels: after every group the
+    highest byte written must not lie behind the lowest that is still to be read."""
+    pixels = window.output[0] * window.output[1]
+    row, column = np.divmod(np.arange(pixels), window.output[1])
+    needed = np.minimum.accumulate(first_read(window, row, column)[::-1])[::-1]
+    written = np.arange(group, pixels, group)
+    image = window.size[0] * window.size[1] * window.channels
+    return int((written * outputs - needed[written]).max(initial=-image))
+
+
 def first_read(
     window: Window, row: np.typing.NDArray[np.int64], column: np.typing.NDArray[np.int64]
 ) -> np.typing.NDArray[np.int64]:

@@ -1,8 +1,8 @@
 """Runs in a process of its own, because TensorFlow is slow to load and large: writes Keras models of every kind into a folder.
 
-Good ones: net.keras, net.h5, net_saved/ (one small classifier), two.keras (two inputs). Ones that hold code: lambda.keras,
-lambda.h5, custom.keras, writes/ (a SavedModel that writes a file when it is called), python/ (one that calls Python).
-Float answers of the classifier to calibration.npz's `x`: float.npy.
+Good ones: net.keras, net.h5, net_saved/ (one small classifier), two.keras (two inputs), lstm.keras and gru.keras (calibration:
+sequence.npz). Ones that hold code: lambda.keras, lambda.h5, custom.keras, writes/ (a SavedModel that writes a file when it is
+called), python/ (one that calls Python). Float answers of the classifier to calibration.npz's `x`: float.npy.
 """
 
 from __future__ import annotations
@@ -103,6 +103,10 @@ def main(folder: Path) -> None:
     two_inputs(keras).save(folder / "two.keras")
     rng = np.random.default_rng(1)
     np.savez(folder / "two.npz", left=rng.random((20, 4, 4, 1)), b_right=rng.random((20, 3)))
+    np.savez(folder / "sequence.npz", x=rng.random((20, 6, 3)).astype(np.float32))
+    for kind in (keras.layers.LSTM, keras.layers.GRU):
+        recurrent = keras.Sequential([keras.Input((6, 3)), kind(5), keras.layers.Dense(3)])
+        recurrent.save(folder / f"{kind.__name__.lower()}.keras")
     hostile_keras(keras, folder)
     hostile_saved_models(tf, folder)
 

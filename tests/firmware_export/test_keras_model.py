@@ -9,16 +9,19 @@ import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import flatbuffers
 import numpy as np
 import pytest
-from graph_builder import small_net
+from ai_edge_litert import schema_py_generated as schema
+from graph_builder import Build, small_net
 
 import firmware_export.keras_convert as child
 import firmware_export.keras_model as parent
 from firmware_export.__main__ import main
-from firmware_export.graph import GraphError
+from firmware_export.graph import GraphError, Tensor
 from firmware_export.keras_convert import REFUSED, Refused, calibration_samples, refuse_code
 from firmware_export.keras_model import convert_in_process, convert_stage
 from firmware_export.toolchain import ToolchainError
@@ -249,6 +252,50 @@ def test_the_child_says_why_not_in_one_line(tmp_path: Path, monkeypatch: pytest.
     assert capsys.readouterr().out == "error: two?lines ?[31m\n" and not (tmp_path / "out").exists()
 
 
+def test_the_child_tells_the_calibrations_faults_from_the_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr(child, "convert", lambda _, path: list(calibration_samples(path, IMAGE)))
+    path = calibration(tmp_path, x=np.zeros((3, 5, 5, 1)))
+    assert child.main(["m", str(path), str(tmp_path / "out")]) == REFUSED
+    assert capsys.readouterr().out.startswith("data: the calibration's 'x' is float64 (3, 5, 5, 1); expected float32")
+
+
+@pytest.mark.parametrize("name", ["text.keras", "text.h5"])
+def test_files_that_are_no_models_need_no_tensorflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Loading it takes seconds: what is no model is told before."""
+    monkeypatch.setattr("importlib.import_module", lambda name: pytest.fail(f"{name} was loaded"))
+    (tmp_path / name).write_text("no model")
+    with pytest.raises(Refused, match="no whole Keras model"):
+        child.convert(tmp_path / name, tmp_path / "c.npz")
+
+
+def test_what_the_converter_has_left_in_float_is_seen() -> None:
+    build = Build()
+    x = build.activation((1, 4), name="x")
+    assert not child.leaves_float(write_tflite(build.graph(x, build.relu(x, (0, 127)))))
+    edge = build.node("dequantize", (x,), build.tensor(Tensor("real", (1, 4), "float32")))
+    data = write_tflite(build.graph(x, edge))
+    assert not child.leaves_float(data), "a float edge only converts"
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(data, 0))
+    for code in model.operatorCodes:
+        code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.RESHAPE
+    builder = flatbuffers.Builder(1000)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    assert child.leaves_float(bytes(builder.Output()))
+
+
+def test_every_recurrent_layer_is_unrolled() -> None:
+    layers = [
+        SimpleNamespace(unroll=False),
+        SimpleNamespace(units=3),
+        SimpleNamespace(unroll=True),
+        SimpleNamespace(unroll=None),
+    ]
+    child._unroll(SimpleNamespace(_flatten_layers=lambda: layers))
+    assert [getattr(layer, "unroll", "no such") for layer in layers] == [True, "no such", True, None]
+
+
 @pytest.mark.parametrize(
     ("error", "words"), [(ValueError("a\n\nb"), "cannot be read: a"), (OSError(), "cannot be read: OSError")]
 )
@@ -369,6 +416,8 @@ def test_without_tensorflow_the_way_to_get_it_is_told(
         (REFUSED, "error: it holds code\n", "", "net.keras: it holds code"),
         (1, "", "Traceback\nImportError: no DLL\n", "TensorFlow ended with exit code 1: ImportError: no DLL"),
         (-9, "", "", "TensorFlow ended with signal SIGKILL: it said nothing"),
+        (-11, "", "warnings.warn(X)", "converter crashed (signal SIGSEGV); it does so on layers that loop, such as an LSTM"),
+        (-6, "", "terminate called", "converter crashed (signal SIGABRT); it does so on layers that loop"),
         (0, "no verdict\n", "\x1b[31mred", "exit code 0: ?[31mred"),
     ],
 )
@@ -382,6 +431,18 @@ def test_every_end_of_the_child_is_one_line(
         convert_stage(tmp_path / "b", *keras, "source")
     assert words in str(caught.value) and str(caught.value).isprintable()
     assert not (tmp_path / "b" / "keras").exists(), "nothing half made"
+
+
+def test_a_calibration_that_does_not_fit_is_an_error_of_the_data(
+    keras: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As wrong inputs are: exit code 3, and the calibration's name instead of the model's."""
+    monkeypatch.setattr("firmware_export.keras_model.importlib.util.find_spec", lambda name: name)
+    ended = subprocess.CompletedProcess([], REFUSED, "data: the calibration holds nothing; expected 'x'\n", "")
+    monkeypatch.setattr("firmware_export.keras_model.subprocess.run", lambda *_, **__: ended)
+    with pytest.raises(DataError, match=rf"^{keras[1]}: the calibration holds nothing; expected 'x'$") as caught:
+        convert_stage(tmp_path / "b", *keras, "source")
+    assert caught.value.exit_code == 3
 
 
 def test_a_child_that_takes_too_long_is_ended(

@@ -109,7 +109,8 @@ def test_sums_of_bytes_over_pixels(library: Library, count: int) -> None:
     """Halves of words hold 256 pixels; more go to the sums, which are added to, not overwritten."""
     rng = np.random.default_rng(count)
     for step, misaligned in ((4, 0), (5, 1), (7, 3)):
-        x = rng.choice(np.array([-128, -127, -1, 0, 127], np.int8), count * step + 4)
+        values = np.array([-128, -127, -1, 0, 127] if step == 4 else [{5: -128, 7: 127}[step]], np.int8)
+        x = rng.choice(values, count * step + 4)
         before = rng.integers(-1000, 1000, 4).astype(np.int32)
         library.reset()
         sums, address = library.put(before), library.put(x, misaligned=misaligned)
@@ -182,6 +183,8 @@ def test_pools(library: Library, kernel: str, channels: int) -> None:
     rng = np.random.default_rng(channels)
     for number, ((height, width), output, size, stride, pad) in enumerate(GEOMETRIES):
         x = rng.integers(-128, 128, (height, width, channels)).astype(np.int8)
+        if number == 2:
+            x[:] = -128
         low, high = ((-128, 127), (-20, 60))[number % 2]
         library.reset()
         params = window_bytes((height, width, channels), output, size, stride, pad) + struct.pack("bb", low, high)

@@ -306,7 +306,9 @@ def test_average_pool_with_other_padding_has_no_twin() -> None:
     graph.nodes[0] = replace(graph.nodes[0], attributes={**graph.nodes[0].attributes, "padding": (2, 0, 0, 1)})
     shape = operator_of(graph.nodes[0]).infer(graph, graph.nodes[0])[0].shape
     graph.tensors[-1] = replace(graph.tensors[-1], shape=shape)
-    with pytest.raises(GraphError, match=r"average pool with padding \(2, 0, 0, 1\); supported: SAME, VALID, or padding that counts"):
+    with pytest.raises(
+        GraphError, match=r"average pool with padding \(2, 0, 0, 1\); supported: SAME, VALID, or padding that counts"
+    ):
         write_tflite(graph)
 
 
