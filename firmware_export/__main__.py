@@ -12,6 +12,7 @@ from pathlib import Path
 
 from firmware_export.analyze import analysis_text, analyze, tables_text
 from firmware_export.board import Board, board_names, load_board
+from firmware_export.board_export import generated_for
 from firmware_export.export import export_model
 from firmware_export.image import ImageReport, build_image, toolchain_for
 from firmware_export.keras_model import convert_stage
@@ -72,7 +73,7 @@ def main(arguments: list[str]) -> int:
         run.check()
     _export(root, model, section, "host" if board is None else board.core, tables=given)
     if board is not None:
-        _firmware(root, board, options.toolchain, section)
+        _firmware(root, board, options.toolchain, section, model)
     if not given and inputs is None:
         return 0
     compare_stage(root, run, _source())
@@ -118,7 +119,7 @@ def _export(root: Path, model: Path, section: FirmwareExportSection, core: str, 
         )
 
 
-def _firmware(root: Path, board: Board, preference: str, section: FirmwareExportSection) -> None:
+def _firmware(root: Path, board: Board, preference: str, section: FirmwareExportSection, model: Path) -> None:
     toolchain = toolchain_for(board, preference)
     export = root / export_stage(board.core)
     inputs = [export / name for name in read_manifest(export)["outputs"]]
@@ -127,7 +128,8 @@ def _firmware(root: Path, board: Board, preference: str, section: FirmwareExport
         if stage.unchanged:
             print(stage.again(), flush=True)
             return
-        report = build_image(board, export, stage.work, toolchain, section.compiler_level)
+        generated = generated_for(board, export, stage.work, section, model)
+        report = build_image(board, generated, stage.work, toolchain, section.compiler_level)
         print(_memory_table(report), flush=True)
         sizes = f"flash {report.flash_bytes:,}, RAM {report.ram_bytes:,}, stack {report.stack_bytes:,} bytes"
         stage.finish(

@@ -48,6 +48,7 @@ class Board(Section):
     """A board as its board.toml describes it.
 
     data, activations: names of the RAM regions that hold stack and variables, and the activation buffer.
+    activations_overflow: the RAM region for tensors that do not fit `activations`; empty for none.
     stack_bytes: reserved for the stack. crystal_hz: external clock, 0 for none. clock_hz: what the PLL is set to.
     """
 
@@ -60,6 +61,7 @@ class Board(Section):
     stack_bytes: int = Field(0, ge=0, multiple_of=8)
     data: str = ""
     activations: str = ""
+    activations_overflow: str = ""
     memory: tuple[Memory, ...] = ()
     uart: Uart | None = None
     emulator: Emulator = Emulator()
@@ -99,6 +101,13 @@ def _problems(board: Board) -> Iterator[str]:
     for key, value in (("data", board.data), ("activations", board.activations)):
         if value not in ram:
             yield f"{key} is '{value}'; expected one of the RAM regions: {', '.join(ram)}{did_you_mean(value, ram)}"
+    overflow = board.activations_overflow
+    if overflow and (overflow not in ram or overflow == board.activations):
+        others = [name for name in ram if name != board.activations]
+        yield (
+            f"activations_overflow is '{overflow}'; expected a RAM region beside '{board.activations}', or none: "
+            f"{', '.join(others) or 'there is no other'}{did_you_mean(overflow, others)}"
+        )
     if board.uart is None or board.clock_hz == 0 or board.stack_bytes == 0:
         yield "uart, clock_hz and stack_bytes are needed for every board but 'host'"
     elif board.uart.ring & (board.uart.ring - 1):

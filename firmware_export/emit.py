@@ -71,7 +71,9 @@ def _summary(graph: Graph) -> str:
 
 def _header(graph: Graph, plan: Plan, name: str, selftest: bool) -> str:
     upper = name.upper()
-    values = {"ACTIVATIONS_SIZE": plan.size, "LAYER_COUNT": len(graph.nodes)}
+    values = {"ACTIVATIONS_SIZE": plan.first_size, "LAYER_COUNT": len(graph.nodes)}
+    if plan.regions:
+        values["REGION_1_SIZE"] = plan.regions[1]
     for word, indexes in (("INPUT", graph.inputs), ("OUTPUT", graph.outputs)):
         values[f"{word}_COUNT"] = len(indexes)
         for place, index in enumerate(indexes):
@@ -85,6 +87,7 @@ def _header(graph: Graph, plan: Plan, name: str, selftest: bool) -> str:
         upper=upper,
         version=RUNTIME_VERSION,
         macros=macros,
+        region=REGION_DECLARATION.format(name=name, upper=upper) if plan.regions else "",
         selftest=SELFTEST_DECLARATION.format(name=name) if selftest else "",
     )
 
@@ -110,7 +113,7 @@ extern "C" {{
 #endif
 
 extern const nn_network {name}_network;
-
+{region}
 /* One inference: put the inputs at their offsets, run, take the outputs. The inputs may be overwritten. */
 nn_status {name}_run(void *activations);
 
@@ -122,6 +125,10 @@ nn_status {name}_trace(void *activations, nn_observer observer, void *context);
 #endif
 
 #endif
+"""
+REGION_DECLARATION = """
+/* What does not fit the activation buffer; only one inference at a time may use it. */
+extern int8_t {name}_region_1[{upper}_REGION_1_SIZE];
 """
 SELFTEST_DECLARATION = """
 /* Runs known answers; overwrites the whole buffer. */
@@ -138,6 +145,8 @@ def _source(graph: Graph, plan: Plan, name: str, layers: Sequence[LayerCode], se
         notice=NOTICE,
         includes="\n".join(f'#include "{header}"' for header in headers),
         name=name,
+        region=REGION.format(name=name, upper=name.upper()) if plan.regions else "",
+        second=f"    int8_t *const b = {name}_region_1;\n" if plan.regions else "",
         params="\n\n".join(dict.fromkeys(params.values())),
         calls="\n".join(_call(graph, plan, name, place, layer, params) for place, layer in enumerate(layers)),
         inputs=_tensor_table(graph, plan, graph.inputs),
@@ -149,7 +158,7 @@ def _source(graph: Graph, plan: Plan, name: str, layers: Sequence[LayerCode], se
         input_count=len(graph.inputs),
         output_count=len(graph.outputs),
         layer_count=len(layers),
-        size=plan.size,
+        size=plan.first_size,
         selftest=f"{name}_selftest" if selftest else "0",
     )
 
@@ -162,9 +171,9 @@ SOURCE = """\
 {includes}
 
 {params}
-
+{region}
 static void {name}_layers(int8_t *a, nn_observer observer, void *context) {{
-{calls}
+{second}{calls}
 }}
 
 nn_status {name}_trace(void *activations, nn_observer observer, void *context) {{
@@ -205,6 +214,16 @@ const nn_network {name}_network = {{
 """
 
 
+REGION = """
+/* Goes behind the second region: a section, for example -D'{upper}_REGION_1_ATTRIBUTE=__attribute__((section(".dtcm")))'. */
+#ifndef {upper}_REGION_1_ATTRIBUTE
+#define {upper}_REGION_1_ATTRIBUTE
+#endif
+
+int8_t {name}_region_1[{upper}_REGION_1_SIZE] __attribute__((aligned(16))) {upper}_REGION_1_ATTRIBUTE;
+"""
+
+
 def _params(name: str, layers: Sequence[LayerCode]) -> dict[int, str]:
     """Layer index -> definition of its parameter struct, its constants named; layers with the same parameters share one."""
     constants = StoredConstants.of(layers)
@@ -232,15 +251,23 @@ def _call(graph: Graph, plan: Plan, name: str, place: int, layer: LayerCode, par
     lines = [f"    /* {place}: {_describe(graph, node, layer)}{'' if layer.function else '; nothing to move'} */"]
     if layer.function:
         owner = params[place].split(" = ", 1)[0].rsplit(" ", 1)[1]
-        arguments = ", ".join([f"&{owner}", *(f"a + {offset}" for offset in offsets)])
+        arguments = ", ".join([f"&{owner}", *(_address(plan, offset) for offset in offsets)])
         lines.append(f"    {layer.function}({arguments});")
     for output, index in enumerate(node.outputs):
         lines.append("    if (observer != 0) {")
         lines.append(
-            f"        observer(context, {place}u, {output}u, a + {plan.offsets[index]}, {graph.tensors[index].nbytes}u);"
+            f"        observer(context, {place}u, {output}u, {_address(plan, plan.offsets[index])}, "
+            f"{graph.tensors[index].nbytes}u);"
         )
         lines.append("    }")
     return "\n".join(lines)
+
+
+def _address(plan: Plan, offset: int) -> str:
+    """Where a byte lies: in the caller's buffer `a`, or in the second one, `b`."""
+    if plan.regions and offset >= plan.regions[0]:
+        return f"b + {offset - plan.regions[0]}"
+    return f"a + {offset}"
 
 
 def _describe(graph: Graph, node: Node, layer: LayerCode) -> str:

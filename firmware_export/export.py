@@ -42,18 +42,23 @@ def arranged(graph: Graph, goal: str) -> Graph:
     return striped(ordered(graph, goal), goal)
 
 
-def export_model(model: Path, folder: Path, section: FirmwareExportSection, target: Target) -> dict[str, Any]:
+def export_model(
+    model: Path, folder: Path, section: FirmwareExportSection, target: Target, rooms: tuple[int, ...] = ()
+) -> dict[str, Any]:
     """Writes every generated file into `folder`; the same model, section and target give the same bytes.
 
+    Args:
+        rooms: see plan.plan.
     Returns:
         The values of <name>_c_info.json (see report.network_info).
     Raises:
         GraphError: the model is damaged or not supported.
         MismatchError: the simulator and TFLite Micro answer differently; nothing is written.
+        RegionsError: the activations do not fit the rooms.
     """
     original = read_model(model)
     graph = _simplified(original, section)
-    layout = plan(graph, target)
+    layout = plan(graph, target, rooms=rooms)
     twin = write_tflite(graph)
     answers = known_answers(graph, twin, section.selftest_vectors)
     verify(graph, answers)

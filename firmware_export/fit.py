@@ -30,6 +30,9 @@ LIBRARY_BYTES = {"v6m": 1600}
 OTHER_LIBRARY_BYTES = 1200
 VARIABLE_BYTES = 1128
 """Variables of the server and the board, beside the UART's ring."""
+ROOM_MARGIN = 256
+GRANULE = 16
+"""Of rooms: NN_ALIGNMENT."""
 
 
 @dataclass(frozen=True)
@@ -72,14 +75,31 @@ def estimate(graph: Graph, plan: Plan, board: Board, vectors: int) -> Fit:
     constants = stored_bytes(plan.codes)
     answers = vectors * sum(graph.tensors[index].nbytes for index in graph.outputs)
     flash = RegionNeed(board.code.name, constants + answers + _code_bytes(plan, board), board.code.size)
-    ring = 0 if board.uart is None else board.uart.ring
     needs = dict.fromkeys((board.data, board.activations), 0)
-    needs[board.data] += board.stack_bytes + ring + VARIABLE_BYTES
-    needs[board.activations] += plan.size
+    needs[board.data] += _data_bytes(board)
+    within = plan.size if not board.activations_overflow else min(plan.size, activation_rooms(board)[0])
+    needs[board.activations] += within
+    if within < plan.size:
+        needs[board.activations_overflow] = needs.get(board.activations_overflow, 0) + plan.size - within
     ram = tuple(RegionNeed(name, needed, board.region(name).size) for name, needed in needs.items())
     worst = max((flash, *ram), key=lambda need: need.needed - need.size)
     short = max(0, worst.needed - worst.size)
     return Fit(board.name, board.core, flash, ram, worst.name if short else "", short)
+
+
+def _data_bytes(board: Board) -> int:
+    """Stack and variables."""
+    return board.stack_bytes + (0 if board.uart is None else board.uart.ring) + VARIABLE_BYTES
+
+
+def activation_rooms(board: Board) -> tuple[int, ...]:
+    """Bytes that activations can have in the board's region for them and, if it has one, in that for what does not fit it.
+
+    Where stack and variables lie too, ROOM_MARGIN is kept, by which the estimate of variables may be wrong.
+    """
+    names = [name for name in (board.activations, board.activations_overflow) if name]
+    taken = {board.data: _data_bytes(board) + ROOM_MARGIN}
+    return tuple(max(0, board.region(name).size - taken.get(name, 0)) // GRANULE * GRANULE for name in names)
 
 
 def _code_bytes(plan: Plan, board: Board) -> int:

@@ -22,6 +22,15 @@ _HUGE = 0x04000000
 """Bytes of every region when the true size of an image that does not fit is measured; regions lie farther apart."""
 
 
+OVERFLOW_SECTION = """
+    .activations_overflow (NOLOAD) : ALIGN(16)
+    {{
+        *(.bss.*_region_1)
+    }} > {region}
+"""
+"""A section of its own for each variable (-fdata-sections) makes the generated <name>_region_1 known by its name."""
+
+
 class FitError(PipelineError):
     """The image does not fit the board: region, bytes over, the three largest contributors."""
 
@@ -162,6 +171,7 @@ def linker_script(board: Board, sizes: dict[str, int] | None = None) -> str:
         "CODE": board.code.name,
         "DATA": board.data,
         "ACTIVATIONS": board.activations,
+        "OVERFLOW": OVERFLOW_SECTION.format(region=board.activations_overflow) if board.activations_overflow else "",
     }
     for key, value in values.items():
         text = text.replace(f"@{key}@", value)

@@ -1,4 +1,5 @@
-"""Kernels and memory of a whole graph: which kernel runs every node and where everything lies in the one activation buffer.
+"""Kernels and memory of a whole graph: which kernel runs every node and where everything lies in the activation buffer, or,
+where that is too large for a board's region of memory, in two buffers.
 
 Times are node indexes: a graph input lives from before node 0 to its last reader and may then be overwritten, a graph
 output lives to the end, a node's scratch lives during the node. What a reshape makes is the same bytes as its input and
@@ -15,11 +16,28 @@ from firmware_export.graph import Graph
 from firmware_export.kernels import Known, kernel_options
 from firmware_export.operators import LayerCode
 from firmware_export.planning.blocks import GRANULE, build_problem
-from firmware_export.planning.choice import choose
+from firmware_export.planning.choice import Selection, choose
 from firmware_export.planning.lives import Lives
+from firmware_export.planning.regions import split
 from firmware_export.target import Target
+from recipes.artifacts import PipelineError
 
 ALIGNMENT = GRANULE
+
+
+class RegionsError(PipelineError):
+    """The activations fit neither one region nor two. needed: bytes of one buffer; rooms: bytes that the regions have."""
+
+    exit_code = 7
+
+    def __init__(self, needed: int, rooms: Sequence[int], names: Sequence[str] = ()) -> None:
+        self.needed, self.rooms = needed, tuple(rooms)
+        labels = names or ("the first region", "the second")
+        found = " and ".join(f"{label} has room for {room:,}" for label, room in zip(labels, rooms, strict=True))
+        super().__init__(
+            f"the activations need {needed:,} bytes in one region; {found}, and no way was found to lay whole tensors into "
+            "both, inputs and outputs into the first; take a smaller model or a larger board"
+        )
 
 
 @dataclass(frozen=True)
@@ -45,6 +63,8 @@ class Plan:
     size: bytes of the buffer. lower_bound: most bytes that one node needs with these kernels; no plan can be smaller.
     proven: no plan with these kernels is smaller. instructions: about how many one inference executes.
     codes: the call of every node, on which scratch depends. places: what lies where and when, the tensors first.
+    regions: bytes of both buffers if there are two: offsets from regions[0] on lie in the second one, which begins there.
+    Nothing lies across; the graph's inputs and outputs lie in the first.
     """
 
     offsets: dict[int, int]
@@ -55,30 +75,77 @@ class Plan:
     instructions: int
     codes: tuple[LayerCode, ...] = field(compare=False)
     places: tuple[Place, ...] = ()
+    regions: tuple[int, ...] = ()
+
+    @property
+    def first_size(self) -> int:
+        """Bytes of the first buffer; most plans have no other."""
+        return self.regions[0] if self.regions else self.size
 
 
-def plan(graph: Graph, target: Target = Target(), known: Known | None = None) -> Plan:  # noqa: B008 (frozen)
-    """Kernels and a memory plan for a graph that `check` has passed. The same graph and target give the same plan.
+def plan(
+    graph: Graph,
+    target: Target = Target(),  # noqa: B008 (frozen)
+    known: Known | None = None,
+    rooms: tuple[int, ...] = (),
+) -> Plan:
+    """Kernels and a memory plan for a graph that `check` has passed. The same arguments give the same plan.
 
-    known: see kernels.kernel_options.
+    Args:
+        known: see kernels.kernel_options.
+        rooms: bytes of a board's two regions for activations, if it has two; the second is used if the first is too small.
+    Raises:
+        RegionsError: two rooms are given, and no plan was found that fits them.
     """
     lives = Lives.of(graph)
     options = list(kernel_options(graph, target, known))
     for place in lives.views:
         options[place] = [moved_nothing(options[place][0])]
     chosen = choose(graph, lives, options, target.optimize)
-    selection, offsets = chosen.selection, chosen.placement.offsets
+    if len(rooms) == 2 and chosen.placement.size > rooms[0]:
+        found = _split_plan(graph, lives, chosen.selection, (rooms[0], rooms[1]))
+        if found is None:
+            chosen = choose(graph, lives, options, "ram")
+            found = _split_plan(graph, lives, chosen.selection, (rooms[0], rooms[1]))
+        if found is None:
+            raise RegionsError(chosen.placement.size, rooms)
+        return found
+    return _plan(graph, lives, chosen.selection, chosen.placement.offsets, chosen.placement.size, proven=chosen.proven)
+
+
+def _split_plan(graph: Graph, lives: Lives, selection: Selection, rooms: tuple[int, int]) -> Plan | None:
+    """A plan for two regions with these kernels; None if none is found. One that fits the first alone is an ordinary plan."""
+    problem, owners, _ = build_problem(graph, lives, selection.codes)
+    edges = {lives.storage[index][0] for index in (*graph.inputs, *graph.outputs)}
+    found = split(problem, {block for block, owner in enumerate(owners) if owner in edges}, rooms)
+    if found is None:
+        return None
+    regions = found.sizes if found.sizes[1] else ()
+    return _plan(graph, lives, selection, found.joined, sum(found.sizes), proven=False, regions=regions)
+
+
+def _plan(
+    graph: Graph,
+    lives: Lives,
+    selection: Selection,
+    offsets: Sequence[int],
+    size: int,
+    *,
+    proven: bool,
+    regions: tuple[int, ...] = (),
+) -> Plan:
     _, owners, scratched = build_problem(graph, lives, selection.codes)
     by_owner = dict(zip(owners, offsets, strict=False))
     return Plan(
         offsets={index: by_owner[owner] + begin for index, (owner, begin) in lives.storage.items()},
         scratch=dict(zip(scratched, offsets[len(owners) :], strict=True)),
-        size=chosen.placement.size,
+        size=size,
         lower_bound=selection.bound,
-        proven=chosen.proven,
+        proven=proven,
         instructions=selection.instructions,
         codes=selection.codes,
         places=(*_tensor_places(graph, lives, owners, offsets), *_scratch_places(selection.codes, scratched, offsets)),
+        regions=regions,
     )
 
 

@@ -37,6 +37,7 @@ def network_info(graph: Graph, plan: Plan, name: str) -> dict[str, Any]:
         "constants_bytes": sum(layer["constants_bytes"] for layer in layers),
         "memory": {
             "activations_bytes": plan.size,
+            **({"regions_bytes": list(plan.regions)} if plan.regions else {}),
             "lower_bound_bytes": plan.lower_bound,
             "proven_smallest": plan.proven,
             "unshared_bytes": _unshared(graph),
@@ -138,12 +139,21 @@ def report_text(info: dict[str, Any]) -> str:
         "",
         f"activation buffer {memory['activations_bytes']:,} bytes (at least {memory['lower_bound_bytes']:,} live at once; "
         f"{memory['unshared_bytes']:,} without sharing){proven}",
+        *_regions_line(memory),
         f"constants in flash {info['constants_bytes']:,} bytes",
         "",
         "what lies where (* is written over what is read)",
         *plan_text(info["blocks"], memory["activations_bytes"], len(info["layers"])),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _regions_line(memory: dict[str, Any]) -> list[str]:
+    """How the buffer is divided, if it is."""
+    if "regions_bytes" not in memory:
+        return []
+    first, second = memory["regions_bytes"]
+    return [f"in two regions: {first:,} bytes in the first, the {second:,} from offset {first:,} on in the second"]
 
 
 def pass_line(change: dict[str, Any]) -> str:

@@ -61,7 +61,7 @@ def place_quickly(problem: Problem, bound: int, work: int = SEARCH_WORK) -> Plac
     upright = gaps_of(problem)
     ways = [(upright, False), (mirrored(problem, upright), True)]
     best: Placement | None = None
-    for order in _orders(problem.blocks):
+    for order in block_orders(problem.blocks):
         for gaps, turned in ways:
             best = _better(best, _place(problem.blocks, gaps, order, turned))
             if best.size <= bound:
@@ -74,7 +74,7 @@ def _better(best: Placement | None, found: Placement) -> Placement:
     return found if best is None or found.size < best.size else best
 
 
-def _orders(blocks: Sequence[Block]) -> Iterator[list[int]]:
+def block_orders(blocks: Sequence[Block]) -> Iterator[list[int]]:
     """Orders to place in: largest first; largest area (size x life) first; longest life first; by time, both ways."""
     indexes = range(len(blocks))
     yield sorted(indexes, key=lambda i: (-blocks[i].size, blocks[i].first, i))

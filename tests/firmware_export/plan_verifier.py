@@ -110,7 +110,8 @@ class PoisonedRuns:
         library = folder / "poisoned.so"
         sources = [main, *(RUNTIME / name for name in needed)]
         compile_host(sources, [RUNTIME, folder], library, ["-shared", "-fPIC", *flags], optimize="1")
-        self._trace = ctypes.CDLL(str(library)).poisoned_trace
+        self._library = ctypes.CDLL(str(library))
+        self._trace = self._library.poisoned_trace
 
     def faults(self, number: int, inputs: Sequence[np.ndarray], seed: int = 0) -> list[str]:
         """What is wrong in one inference: layers whose outputs differ from the simulator's, bytes written beside the buffer."""
