@@ -17,6 +17,8 @@ PY      := .venv/bin/python
 OPTIONS := $(if $(DATA),"data.folder=$(DATA)") $(SET) --build "$(BUILD)"
 EXPORT  := --board "$(BOARD)" --toolchain $(TOOLCHAIN)
 RUN     := --board "$(BOARD)" --target "$(TARGET)" $(if $(IMAGES),--images $(IMAGES))
+# One process for each core, four at most; a test file stays in one of them, for what its tests share.
+WORKERS := -n auto --maxprocesses 4 --dist loadfile
 SETUP   := .venv/.runtime
 DEV     := .venv/.dev
 
@@ -82,10 +84,10 @@ bench: $(SETUP) ## what an inference costs on every core: instructions, flash, R
 	@$(PY) -m host_tools bench $(if $(MODELS),$(MODELS),$(RECIPE)) $(OPTIONS) --toolchain $(TOOLCHAIN)
 
 test: $(DEV) ## all fast tests (10 minutes at most)
-	@$(PY) -m pytest
+	@$(PY) -m pytest $(WORKERS)
 
 test-long: $(DEV) ## the long tests too: fuzzing, whole data sets (hours)
-	@$(PY) -m pytest -m ""
+	@$(PY) -m pytest $(WORKERS) -m ""
 
 test-tensorflow: .venv/.tensorflow ## cross-checks of the TFLite twin with TensorFlow (installs the extra, 2 GB)
 	@$(PY) -m pytest -m tensorflow

@@ -127,8 +127,8 @@ def test_new_board_is_named_after_its_folder(tmp_path: Path) -> None:
     [
         (
             'core = "cortex-m3"',
-            'core = "cortex-m33x"',
-            "core is 'cortex-m33x'; known: host, cortex-m0plus.*did you mean 'cortex-m3'",
+            'core = "cortex-m3x"',
+            "core is 'cortex-m3x'; known: host, cortex-m0plus.*did you mean 'cortex-m3'",
         ),
         ('core = "cortex-m3"', 'core = "cortex-m3"\nfpu = "fpv4"', "fpu is 'fpv4'; known: none, fpv4-sp-d16"),
         ('core = "cortex-m3"', 'kore = "cortex-m3"', "'core' is .*field required|unknown key 'kore'; did you mean 'core'"),
