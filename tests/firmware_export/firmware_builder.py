@@ -21,6 +21,8 @@ _FOLDER = tempfile.TemporaryDirectory(prefix="echo-")
 
 needs_gcc = pytest.mark.skipif(shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is not installed")
 COMPILERS = [pytest.param("gcc", marks=needs_gcc), "zig"]
+ONE_QUICK_COMPILER = [COMPILERS[0], pytest.param("zig", marks=[pytest.mark.long] if shutil.which("arm-none-eabi-gcc") else [])]
+"""For tests that compile much: zig is among the long ones where gcc does the same."""
 COMPILER = "gcc" if shutil.which("arm-none-eabi-gcc") else "zig"
 """For tests that need any one compiler."""
 

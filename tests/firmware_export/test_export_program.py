@@ -122,7 +122,7 @@ def test_changed_code_exports_again(build: Path, capsys: Output, monkeypatch: py
 def test_the_optimisation_level_does_not_export_again(build: Path, capsys: Output) -> None:
     main(["digits", "--build", str(build)])
     capsys.readouterr()
-    main(["digits", "firmware_export.compiler_level=s", "--build", str(build)])
+    main(["digits", "firmware_export.compiler_level=3", "--build", str(build)])
     assert capsys.readouterr().out.startswith("export: unchanged")
 
 

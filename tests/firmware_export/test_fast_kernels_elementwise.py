@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 from fast_kernel_checks import assert_portable, instructions, shifted, wrong_labels
-from firmware_builder import COMPILERS, needs_gcc
+from firmware_builder import ONE_QUICK_COMPILER, needs_gcc
 from kernel_harness.program import Case
 from packed_cases import example_layers, packed_case, random_input, refused_layers
 
@@ -53,7 +53,7 @@ def cases() -> dict[str, Case]:
     return found
 
 
-@pytest.mark.parametrize("kind", COMPILERS)
+@pytest.mark.parametrize("kind", ONE_QUICK_COMPILER)
 def test_cortex_m4(kind: str) -> None:
     assert wrong_labels(cases(), kind) == []
 

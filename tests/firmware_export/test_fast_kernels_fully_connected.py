@@ -7,7 +7,7 @@ from functools import cache, partial
 import numpy as np
 import pytest
 from fast_kernel_checks import assert_portable, instructions, wrong_labels
-from firmware_builder import COMPILER, COMPILERS, compiler, needs_gcc
+from firmware_builder import COMPILER, ONE_QUICK_COMPILER, compiler, needs_gcc
 from kernel_harness.machine import run_unicorn
 from kernel_harness.program import GUARD, Case, build_program
 from packed_cases import example_layers, packed_case, random_input, refused_layers, trained_weights
@@ -57,7 +57,7 @@ def test_all_kernels_are_among_the_cases() -> None:
     assert forms | {"general"} == names
 
 
-@pytest.mark.parametrize("kind", COMPILERS)
+@pytest.mark.parametrize("kind", ONE_QUICK_COMPILER)
 def test_cortex_m4(kind: str) -> None:
     assert wrong_labels(cases(), kind) == []
 

@@ -121,7 +121,7 @@ def test_an_old_image_on_the_board_is_refused(recipe: Path, tmp_path: Path) -> N
     other = copy_recipe(recipe, tmp_path)
     root = tmp_path / "build" / "tiny"
     old = (root / "firmware" / "netduinoplus2" / "firmware.elf").read_bytes()
-    words = [str(other), "firmware_export.compiler_level=s", "--build", str(tmp_path / "build"), "--board", "netduinoplus2"]
+    words = [str(other), "firmware_export.compiler_level=3", "--build", str(tmp_path / "build"), "--board", "netduinoplus2"]
     assert firmware_export_main(words) == 0
     put_back(root / "firmware" / "netduinoplus2", old)
     with pytest.raises(LinkError, match=r"unicorn: netduinoplus2 with build .* answers, expected .* flash .*dfu-util"):

@@ -63,7 +63,7 @@ def test_the_settings_are_those_of_the_recipe_without_folders(recipe: Path) -> N
 def test_the_same_recipe_is_accepted_wherever_the_data_lies(recipe: Path) -> None:
     check_settings(recipe.parent, load_recipe(recipe))
     check_settings(recipe.parent, load_recipe(recipe, ["data.folder=/elsewhere"]))
-    others = ["host_tools.images=5", "firmware_export.compiler_level=s", "name=other"]
+    others = ["host_tools.images=5", "firmware_export.compiler_level=3", "name=other"]
     check_settings(recipe.parent, load_recipe(recipe, others))
 
 

@@ -129,7 +129,7 @@ def test_a_damaged_stage_is_made_again(copy: Path, made: Path, damage: str) -> N
 def test_settings_decide_and_the_data_folder_does_not() -> None:
     base = stage_config(load_recipe("digits"))
     assert stage_config(load_recipe("digits", ["data.folder=/elsewhere"])) == base
-    assert stage_config(load_recipe("digits", ["host_tools.images=3", "firmware_export.compiler_level=s"])) == base
+    assert stage_config(load_recipe("digits", ["host_tools.images=3", "firmware_export.compiler_level=3"])) == base
     for override in ("seed=9", "train.epochs=1", "train.augment.flip=true", "data.limit=9", "data.validation_fraction=0.2"):
         assert stage_config(load_recipe("digits", [override])) != base
     json.dumps(base)
