@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from recipes.artifacts import UsageError, did_you_mean
 
@@ -86,13 +86,20 @@ class CompressSection(Section):
         return [{k: {} if v is None else v for k, v in s.items()} if isinstance(s, dict) else s for s in steps]
 
 
+def _digit_as_text(value: object) -> object:
+    """2 and 3 are numbers in YAML and on the command line."""
+    return str(value) if type(value) is int else value
+
+
 class FirmwareExportSection(Section):
     """From the int8 model to C and the firmware image."""
 
     arithmetic: Literal["double", "float32"] = "double"
     name: str = Field("network", pattern=r"^[a-z][a-z0-9_]{0,30}$", description="prefix of the generated files and symbols")
     optimize: Literal["balanced", "time", "ram", "flash"] = Field("balanced", description="what the kernels are chosen for")
-    compiler_level: Literal["s", "2", "3"] = Field("s", description="compiler optimisation level -O")
+    compiler_level: Annotated[Literal["s", "2", "3"], BeforeValidator(_digit_as_text)] = Field(
+        "s", description="compiler optimisation level -O"
+    )
     selftest_vectors: int = Field(2, ge=1, le=16)
 
 

@@ -75,16 +75,18 @@ def test_misspelt_settings_are_told_the_right_name(tmp_path: Path, given: str, m
         load_recipe(recipe_file(tmp_path, given, "ram"))
 
 
-def test_a_number_is_a_level_only_between_quotes_or_on_the_command_line(tmp_path: Path) -> None:
-    """YAML reads 2 as a number; a person who writes it so learns which values there are."""
-    overridden = recipe_of_model(Path("m.onnx"), ["firmware_export.compiler_level='3'"])
-    assert overridden.firmware_export.compiler_level == "3"
-    try:
-        found = load_recipe(recipe_file(tmp_path, "compiler_level", 2)).firmware_export.compiler_level
-    except UsageError as error:
-        assert "'s'" in str(error) and "'2'" in str(error)
-    else:
-        assert found == "2"
+@pytest.mark.parametrize(("written", "meant"), [("'3'", "3"), ("3", "3"), ("2", "2"), ("s", "s")])
+def test_a_level_may_be_written_as_a_number(tmp_path: Path, written: str, meant: str) -> None:
+    """YAML and the command line read 2 as a number; the compilers' levels are letters and digits."""
+    overridden = recipe_of_model(Path("m.onnx"), [f"firmware_export.compiler_level={written}"])
+    assert overridden.firmware_export.compiler_level == meant
+    assert load_recipe(recipe_file(tmp_path, "compiler_level", 2)).firmware_export.compiler_level == "2"
+
+
+@pytest.mark.parametrize("written", ["4", "true", "1.5"])
+def test_other_numbers_are_no_levels(written: str) -> None:
+    with pytest.raises(UsageError, match="'s', '2' or '3'"):
+        recipe_of_model(Path("m.onnx"), [f"firmware_export.compiler_level={written}"])
 
 
 def test_goals_are_those_that_kernels_are_chosen_for() -> None:
