@@ -163,7 +163,7 @@ def _keras_config(path: Path) -> Any:
                 if archive.getinfo("config.json").file_size > MAX_CONFIG_BYTES:
                     raise Refused(f"its config.json is larger than {MAX_CONFIG_BYTES:,} bytes")
                 return json.loads(archive.read("config.json"))
-        import h5py  # type: ignore[import-untyped]
+        import h5py
 
         with h5py.File(path, "r") as file:
             return json.loads(file.attrs["model_config"])
