@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from firmware_export.graph import Attribute, Graph, GraphError, Node, Tensor
 from firmware_export.model_file import MAX_ELEMENTS
-from firmware_export.operators import OutputSpec
+from firmware_export.operators import Example, OutputSpec
+from firmware_export.operators import _examples as make
 from firmware_export.operators._checks import MAX_SIZE, check_counts, int8_image, int8_output, integers, same_quantization
+from firmware_export.operators._movement import moving_example
 
 if TYPE_CHECKING:
     from firmware_export.read_onnx import OnnxMatch
@@ -141,3 +144,15 @@ def image_sizes(x: Tensor, node: Node) -> tuple[Size, Size]:
     """(input, output) of the height and of the width."""
     height, width = node.integers("size")
     return (x.shape[1], height), (x.shape[2], width)
+
+
+def resize_examples(name: str, rng: np.random.Generator) -> Iterator[Example]:
+    """Images of one to six pixels a side, larger and smaller, with all the flags; every fourth by whole factors."""
+    for index in range(54):
+        x = make.random_image(rng, make.pick(rng, 1, 7), make.pick(rng, 1, 7), make.pick(rng, 1, 4))
+        size = (make.pick(rng, 1, 13), make.pick(rng, 1, 13))
+        if index % 4 == 0:
+            size = (2 * x.shape[1], 3 * x.shape[2])
+        align_corners, half_pixel = FLAGS[index % 3]
+        attributes: dict[str, Attribute] = {"size": size, "align_corners": align_corners, "half_pixel": half_pixel}
+        yield moving_example(name, (x,), attributes, f"{x.shape} to {size}, {FLAGS[index % 3]}, {index}")

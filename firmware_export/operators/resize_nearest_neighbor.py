@@ -8,14 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from firmware_export.graph import Array, Attribute, Graph, GraphError, Node
+from firmware_export.graph import Array, Graph, GraphError, Node
 from firmware_export.operators import Example, LayerCode, Operator, OutputSpec
-from firmware_export.operators import _examples as make
 from firmware_export.operators._checks import int8_image, shape_text
 from firmware_export.operators._gathering import gather_code
-from firmware_export.operators._movement import moving_example
 from firmware_export.operators._resizing import (
-    FLAGS,
     image_sizes,
     infer_resize,
     linear_flags,
@@ -23,6 +20,7 @@ from firmware_export.operators._resizing import (
     nearest_indexes,
     onnx_size,
     read_tflite_resize,
+    resize_examples,
     resize_flags,
 )
 
@@ -57,14 +55,7 @@ class ResizeNearestNeighbor(Operator):
         return gather_code(self.name, x.shape, [[0], *_indexes(graph, node), range(x.shape[3])], summary)
 
     def examples(self, rng: np.random.Generator) -> Iterator[Example]:
-        for index in range(54):
-            x = make.random_image(rng, make.pick(rng, 1, 7), make.pick(rng, 1, 7), make.pick(rng, 1, 4))
-            size = (make.pick(rng, 1, 13), make.pick(rng, 1, 13))
-            if index % 4 == 0:
-                size = (2 * x.shape[1], 3 * x.shape[2])
-            align_corners, half_pixel = FLAGS[index % 3]
-            attributes: dict[str, Attribute] = {"size": size, "align_corners": align_corners, "half_pixel": half_pixel}
-            yield moving_example(self.name, (x,), attributes, f"{x.shape} to {size}, {FLAGS[index % 3]}, {index}")
+        yield from resize_examples(self.name, rng)
 
     def read_tflite(self, op: TfliteOperator) -> Node:
         options = op.options_as(schema.ResizeNearestNeighborOptionsT)

@@ -3,6 +3,7 @@
  */
 #include "conv2d_r256.h"
 
+#include "output_pixels.h"
 #include "patch.h"
 
 typedef void (*channels_step)(const nn_r256_block *block);
@@ -25,14 +26,6 @@ struct nn_conv2d_r256_work {
     nn_conv2d_r256_stage stage;    /* in place of it, or around it; 0 for most layers */
     int32_t *sums;                 /* only of the general form and of loose channels */
 };
-
-/* The next output pixel; y, x: where its window begins. */
-typedef struct {
-    uint32_t left; /* pixels still to come */
-    uint32_t column;
-    int32_t y;
-    int32_t x;
-} cursor;
 
 static uint32_t round_up(uint32_t bytes) { return (bytes + 3u) & ~3u; }
 
@@ -67,30 +60,12 @@ static work prepare(const nn_conv2d_r256_params *params, const int8_t *input, in
     return w;
 }
 
-static cursor first_pixel(const nn_window *window) {
-    const cursor at = {(uint32_t)window->output_h * window->output_w, 0u, -(int32_t)window->padding_top,
-                       -(int32_t)window->padding_left};
-    return at;
-}
-
-/* Forward by pixels that lie in this row. */
-static void advance(cursor *at, const nn_window *window, uint32_t pixels) {
-    at->left -= pixels;
-    at->column += pixels;
-    at->x += (int32_t)(pixels * window->stride_w);
-    if (at->column >= window->output_w) {
-        at->column = 0u;
-        at->x = -(int32_t)window->padding_left;
-        at->y += window->stride_h;
-    }
-}
-
-static const int8_t *pixel_at(const work *w, const cursor *at) {
+static const int8_t *pixel_at(const work *w, const nn_output_pixel *at) {
     return w->input + (uint32_t)at->y * w->image_row + (uint32_t)at->x * w->params->window.channels;
 }
 
 /* How often three pixels from here on lie in this row of outputs with all their windows on the image. */
-static uint32_t triples_inside(const work *w, const cursor *at) {
+static uint32_t triples_inside(const work *w, const nn_output_pixel *at) {
     const nn_window *window = &w->params->window;
     if (at->y < 0 || at->x < 0 || at->y > w->last_y || at->x > w->last_x || pixel_at(w, at) > w->last_pixel) {
         return 0u;
@@ -103,7 +78,7 @@ static uint32_t triples_inside(const work *w, const cursor *at) {
 }
 
 /* Where the window of pixel i begins: on the image, or copied to its patch. */
-static void find_window(const work *w, const cursor *at, uint32_t i, nn_r256_source *source) {
+static void find_window(const work *w, const nn_output_pixel *at, uint32_t i, nn_r256_source *source) {
     const nn_window *window = &w->params->window;
     if (at->y >= 0 && at->x >= 0 && at->y <= w->last_y && at->x <= w->last_x && pixel_at(w, at) <= w->last_pixel) {
         source->pixel[i] = pixel_at(w, at);
@@ -157,7 +132,8 @@ static void compute(const work *w, const nn_r256_source *source, const nn_r256_b
 }
 
 /* Three pixels after the other in one row, their windows on the image. */
-static void compute_inside(const work *w, const cursor *at, uint32_t triples, nn_r256_source *source, nn_r256_block *block) {
+static void compute_inside(const work *w, const nn_output_pixel *at, uint32_t triples, nn_r256_source *source,
+                           nn_r256_block *block) {
     const uint32_t gap = w->params->window.dilation_h * w->image_row - w->read;
     const uint32_t pixel_step = w->pixel_step;
     const uint32_t outputs = w->params->outputs;
@@ -178,13 +154,13 @@ static void compute_inside(const work *w, const cursor *at, uint32_t triples, nn
 }
 
 /* Three pixels one by one, wherever they lie; the last pixel again where there are no three left. */
-static void compute_any(const work *w, cursor *at, nn_r256_source *source, nn_r256_block *block) {
+static void compute_any(const work *w, nn_output_pixel *at, nn_r256_source *source, nn_r256_block *block) {
     int8_t *output = block->output[0];
     for (uint32_t i = 0; i < NN_R256_PIXELS; ++i) {
         find_window(w, at, i, source);
         block->output[i] = output;
         if (at->left > 1u) {
-            advance(at, &w->params->window, 1u);
+            nn_advance(at, &w->params->window, 1u);
             output += w->params->outputs;
         }
     }
@@ -216,7 +192,7 @@ static void convolve(const nn_conv2d_r256_params *params, const int8_t *input, i
                            params->steps,            params->weights + params->limit,
                            params->rounding,         params->weights};
     nn_r256_source source = {{input, input, input}, params->row_words, params->rows, {0u, 0u, 0u}};
-    cursor at = first_pixel(window);
+    nn_output_pixel at = nn_first_pixel(window);
     const uint32_t pixels = at.left;
     uint32_t done = 0;
     while (done < pixels) {
@@ -225,7 +201,7 @@ static void convolve(const nn_conv2d_r256_params *params, const int8_t *input, i
         if (triples > 0u) {
             compute_inside(&w, &at, triples, &source, &block);
             done += NN_R256_PIXELS * triples;
-            advance(&at, window, NN_R256_PIXELS * triples);
+            nn_advance(&at, window, NN_R256_PIXELS * triples);
         } else {
             compute_any(&w, &at, &source, &block);
             done += NN_R256_PIXELS;

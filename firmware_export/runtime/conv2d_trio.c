@@ -3,6 +3,7 @@
  */
 #include "conv2d_trio.h"
 
+#include "output_pixels.h"
 #include "patch.h"
 #include "step_trio.h"
 
@@ -25,14 +26,6 @@ typedef struct {
     channels_step step;
     nn_trio_block block;
 } work;
-
-/* The next output pixel; y, x: where its window begins. */
-typedef struct {
-    uint32_t left; /* pixels still to come */
-    uint32_t column;
-    int32_t y;
-    int32_t x;
-} cursor;
 
 static uint32_t round_up(uint32_t bytes) { return (bytes + 3u) & ~3u; }
 
@@ -75,26 +68,8 @@ static work prepare(const nn_conv2d_trio_params *params, const int8_t *input, in
     return w;
 }
 
-static cursor first_pixel(const nn_window *window) {
-    const cursor at = {(uint32_t)window->output_h * window->output_w, 0u, -(int32_t)window->padding_top,
-                       -(int32_t)window->padding_left};
-    return at;
-}
-
-/* Forward by pixels that lie in this row. */
-static void advance(cursor *at, const nn_window *window, uint32_t pixels) {
-    at->left -= pixels;
-    at->column += pixels;
-    at->x += (int32_t)(pixels * window->stride_w);
-    if (at->column >= window->output_w) {
-        at->column = 0u;
-        at->x = -(int32_t)window->padding_left;
-        at->y += window->stride_h;
-    }
-}
-
 /* How often six pixels from here on lie in this row of outputs with all their windows on the image. */
-static uint32_t sixes_inside(const work *w, const cursor *at) {
+static uint32_t sixes_inside(const work *w, const nn_output_pixel *at) {
     const nn_window *window = &w->params->window;
     if (at->y < 0 || at->x < 0 || at->y > w->last_y || at->x > w->last_x) {
         return 0u;
@@ -201,7 +176,7 @@ static void compute_wide(work *w, const nn_trio_source *source, int8_t *output) 
 typedef void (*computation)(work *w, const nn_trio_source *source, int8_t *output);
 
 /* Six pixels after the other in one row, their windows on the image. */
-static void compute_inside(work *w, const cursor *at, uint32_t sixes, int8_t *output, computation all) {
+static void compute_inside(work *w, const nn_output_pixel *at, uint32_t sixes, int8_t *output, computation all) {
     const nn_conv2d_trio_params *params = w->params;
     nn_trio_source source = {w->input + (uint32_t)at->y * w->image_row + (uint32_t)at->x * params->window.channels,
                              w->pixel_step, params->row_bytes, params->rows, w->gap};
@@ -213,7 +188,7 @@ static void compute_inside(work *w, const cursor *at, uint32_t sixes, int8_t *ou
 }
 
 /* Six pixels in one row by a copy of what lies under their windows together. */
-static void compute_strip(work *w, cursor *at, int8_t *output, computation all) {
+static void compute_strip(work *w, nn_output_pixel *at, int8_t *output, computation all) {
     const nn_conv2d_trio_params *params = w->params;
     const nn_window *window = &params->window;
     const uint32_t columns = (NN_TRIO_PIXELS - 1u) * window->stride_w + window->kernel_w;
@@ -221,11 +196,11 @@ static void compute_strip(work *w, cursor *at, int8_t *output, computation all) 
     const nn_trio_source source = {w->patches, w->pixel_step, params->row_bytes, params->rows, gap};
     nn_copy_patch(window, w->input, at->y, at->x, window->kernel_h, columns, params->fill, w->patches);
     all(w, &source, output);
-    advance(at, window, NN_TRIO_PIXELS);
+    nn_advance(at, window, NN_TRIO_PIXELS);
 }
 
 /* Six pixels by copies of their windows, wherever they lie; the last pixel again where there are no six left. */
-static void compute_copied(work *w, cursor *at, int8_t *output, computation all) {
+static void compute_copied(work *w, nn_output_pixel *at, int8_t *output, computation all) {
     const nn_conv2d_trio_params *params = w->params;
     const nn_window *window = &params->window;
     const nn_trio_source source = {w->patches, w->patch_bytes, params->row_bytes, params->rows, 0u};
@@ -234,10 +209,10 @@ static void compute_copied(work *w, cursor *at, int8_t *output, computation all)
         nn_copy_patch(window, w->input, at->y, at->x, window->kernel_h, window->kernel_w, params->fill,
                       w->patches + i * w->patch_bytes);
         if (i + 1u < pixels) {
-            advance(at, window, 1u);
+            nn_advance(at, window, 1u);
         }
     }
-    advance(at, window, 1u);
+    nn_advance(at, window, 1u);
     if (pixels == NN_TRIO_PIXELS) {
         all(w, &source, output);
     } else {
@@ -248,7 +223,7 @@ static void compute_copied(work *w, cursor *at, int8_t *output, computation all)
 
 static void convolve(work w, int8_t *output, computation all) {
     const nn_conv2d_trio_params *params = w.params;
-    cursor at = first_pixel(&params->window);
+    nn_output_pixel at = nn_first_pixel(&params->window);
     const uint32_t size = at.left * params->outputs;
     const int has_strips = params->gathered == 0u && params->window.stride_w <= params->window.kernel_w;
     int8_t *next = output;
@@ -256,7 +231,7 @@ static void convolve(work w, int8_t *output, computation all) {
         const uint32_t sixes = sixes_inside(&w, &at);
         if (sixes > 0u) {
             compute_inside(&w, &at, sixes, next, all);
-            advance(&at, &params->window, NN_TRIO_PIXELS * sixes);
+            nn_advance(&at, &params->window, NN_TRIO_PIXELS * sixes);
         } else if (has_strips && at.column + NN_TRIO_PIXELS <= params->window.output_w) {
             compute_strip(&w, &at, next, all);
         } else {

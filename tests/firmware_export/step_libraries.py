@@ -6,8 +6,8 @@ import functools
 
 import pytest
 from firmware_builder import compiler, needs_gcc
-from kernel_harness.library import ArmLibrary, HostLibrary, Library
 from kernel_harness.program import host
+from kernel_harness.shared_objects import ArmLibrary, HostLibrary, Library
 
 R256_FORMS = tuple(f"{form}_{shift}" for form in ("linear", "signed") for shift in (7, 10, 13, 16))
 VECTOR_FORMS = tuple(f"{how}{form}_{shift}" for how in ("", "direct_") for form in ("linear", "signed") for shift in (8, 12))

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from firmware_builder import COMPILER, COMPILERS, compiler, needs_gcc
 from kernel_harness import program
-from kernel_harness.library import ArmLibrary, HostLibrary
 from kernel_harness.machine import Image, between, has_qemu, instructions_in, run_host, run_qemu, run_unicorn
 from kernel_harness.program import GUARD, Case, build_program, host, program_text
+from kernel_harness.shared_objects import ArmLibrary, HostLibrary
 
 from firmware_export.operators import Constant, LayerCode
 
@@ -203,7 +203,7 @@ def test_libraries_lay_structs_as_compilers_do() -> None:
 
 def test_a_function_that_does_not_return_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "stuck.c").write_text('void stuck(void);\nvoid stuck(void) { __asm__ volatile("udf #0"); }\n')
-    monkeypatch.setattr("kernel_harness.library.RUNTIME", _Runtime(tmp_path))
+    monkeypatch.setattr("kernel_harness.shared_objects.RUNTIME", _Runtime(tmp_path))
     library = ArmLibrary(["stuck.c"], ["stuck"], compiler(COMPILER))
     with pytest.raises(Exception, match=r"(?i)stuck|exception|invalid"):
         library.call("stuck")

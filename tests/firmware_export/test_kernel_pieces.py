@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from firmware_builder import COMPILER, compiler
-from kernel_harness.library import ArmLibrary, HostLibrary, Library
 from kernel_harness.program import host
+from kernel_harness.shared_objects import ArmLibrary, HostLibrary, Library
 
 WRAPPERS = """
 #include "byte_sums.h"

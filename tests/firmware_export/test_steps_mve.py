@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from firmware_builder import COMPILERS, compiler
-from kernel_harness.library import ArmLibrary, HostLibrary, Library
 from kernel_harness.machine import MACHINES
 from kernel_harness.program import HERE, RUNTIME, host, linker_script
+from kernel_harness.shared_objects import ArmLibrary, HostLibrary, Library
 from mve_checks import CORE, FPU, needs_qemu
 from second_arithmetic import divide_by_power, doubling_high_mul, wrapped
 

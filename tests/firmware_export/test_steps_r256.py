@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from kernel_harness.library import ArmLibrary, Library
+from kernel_harness.shared_objects import ArmLibrary, Library
 from step_libraries import R256_FORMS, fresh, on_every_build, step_library
 from step_models import expanded, linear, packed, scaled_sums, signed
 

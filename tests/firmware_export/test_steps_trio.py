@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from kernel_harness.library import ArmLibrary, Library
+from kernel_harness.shared_objects import ArmLibrary, Library
 from trio_steps import BIAS, MASK, expanded, flips, fresh, on_every_build, signed32, value, words_of
 
 DEPTHS = (2, 4, 8, 10, 12, 14, 16, 18, 24, 26, 32, 66)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from kernel_harness.library import ArmLibrary, Library
+from kernel_harness.shared_objects import ArmLibrary, Library
 from trio_steps import fresh, on_every_build, signed32, value, words_of
 
 SHAPES = [(1, 1), (1, 2), (2, 1), (3, 5), (4, 16), (2, 33)]

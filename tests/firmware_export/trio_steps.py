@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from firmware_builder import compiler, needs_gcc
-from kernel_harness.library import ArmLibrary, HostLibrary, Library
 from kernel_harness.program import host
+from kernel_harness.shared_objects import ArmLibrary, HostLibrary, Library
 
 Int64 = npt.NDArray[np.int64]
 SOURCES = tuple(f"step_{name}{core}.c" for name in ("trio", "trio_depthwise", "octet") for core in ("", "_v7m", "_v6m"))
